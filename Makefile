@@ -1,0 +1,46 @@
+# `make help` lists what there is. Everything happens in .venv, which each target makes itself.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format generate verify e2e clean
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Headway and its dependencies into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+setup: $(STAMP) ## Make the environment in .venv
+
+demo: $(STAMP) ## Run the digits job on this machine, kill a worker on the way, and draw what happened
+	@$(BIN)/python hack/demo.py
+
+test: $(STAMP) ## Everything that needs no cluster
+	@$(BIN)/python -m pytest -n 2 --ignore=tests/e2e
+
+lint: $(STAMP) ## ruff, types, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+
+format: $(STAMP) ## Let ruff put the code into shape
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+generate: $(STAMP) ## Write CRDs, chart and reference from the models
+	@$(BIN)/python hack/generate.py
+
+verify: $(STAMP) ## Check that what is generated is up to date
+	@$(BIN)/python hack/generate.py --check
+
+e2e: $(STAMP) ## End-to-end tests on a kind cluster of their own
+	@$(BIN)/python -m pytest tests/e2e -m e2e --timeout 900
+
+clean: ## Remove what the targets above made
+	@rm -rf $(VENV) .headway demo-output .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,146 @@
+"""The contract between the operator and a pod: names, paths, ports and exit codes.
+
+Both sides import this module, so that a name is written once. What may change without a new
+API version is said beside each group.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+GROUP = "headway.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+# --- labels and annotations of the operator's children -------------------------------------
+
+LABEL_JOB = f"{GROUP}/job-name"
+"""On every child: the name of its TrainingJob. The operator's watch selects on it."""
+LABEL_INDEX = f"{GROUP}/worker-index"
+"""On a pod: its stable node rank, 0 to replicas-1."""
+LABEL_ROLE = f"{GROUP}/role"
+"""On a pod: `lead` for worker 0, `worker` for the others."""
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+"""On a pod: the group attempt it belongs to (`status.attempt`). Older pods are removed."""
+ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
+"""On a pod: hash of what it was built from, to tell an edited job from a repeated event."""
+ANNOTATION_AGENT_ADDRESS = f"{GROUP}/agent-address"
+"""On a pod, in local mode only: the loopback address that stands for the pod's IP."""
+
+CONTAINER = "trainer"
+"""Name of the container that runs the agent and the workers."""
+
+# --- the pod's environment ------------------------------------------------------------------
+
+ENV_JOB_NAME = "HEADWAY_JOB_NAME"
+ENV_JOB_NAMESPACE = "HEADWAY_JOB_NAMESPACE"
+ENV_JOB_UID = "HEADWAY_JOB_UID"
+ENV_POD_NAME = "HEADWAY_POD_NAME"
+ENV_POD_UID = "HEADWAY_POD_UID"
+ENV_POD_IP = "HEADWAY_POD_IP"
+ENV_INDEX = "HEADWAY_WORKER_INDEX"
+ENV_REPLICAS = "HEADWAY_REPLICAS"
+ENV_PROCESSES = "HEADWAY_PROCESSES_PER_WORKER"
+ENV_FRAMEWORK = "HEADWAY_FRAMEWORK"
+ENV_ATTEMPT = "HEADWAY_ATTEMPT"
+ENV_ENDPOINT = "HEADWAY_ENDPOINT"
+"""Base URL of the operator's endpoint, e.g. https://headway-operator.headway-system.svc:8443."""
+ENV_ENDPOINT_CA = "HEADWAY_ENDPOINT_CA"
+"""PEM text of the authority that signs the endpoint's certificate."""
+ENV_TOKEN_FILE = "HEADWAY_TOKEN_FILE"  # noqa: S105 (a path's name, not a secret)
+ENV_STORAGE_URI = "HEADWAY_STORAGE_URI"
+"""This job's own root in storage: `spec.storage.uri` + `/<name>-<first 8 of UID>`."""
+ENV_STORAGE_ENDPOINT = "HEADWAY_STORAGE_ENDPOINT"
+ENV_STORAGE_REGION = "HEADWAY_STORAGE_REGION"
+ENV_CHECKPOINT = "HEADWAY_CHECKPOINT"
+"""JSON of `spec.checkpoint` (camelCase keys)."""
+ENV_PARAMETERS = "HEADWAY_PARAMETERS"
+"""JSON of `spec.parameters`; each also as HEADWAY_PARAM_<NAME>."""
+ENV_PARAM_PREFIX = "HEADWAY_PARAM_"
+ENV_GRACE_SECONDS = "HEADWAY_GRACE_SECONDS"
+"""The pod's termination grace period: how long a save on SIGTERM may take."""
+ENV_TERMINATION_LOG = "HEADWAY_TERMINATION_LOG"
+"""Where the agent writes its last words (JSON of `progress.TerminationReport`)."""
+ENV_SCRATCH = "HEADWAY_SCRATCH"
+"""A writable folder in memory that survives a container restart."""
+ENV_MEMORY_LIMIT = "HEADWAY_MEMORY_LIMIT_BYTES"
+
+# Set by the agent for each worker process, beside torch's own variables
+# (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK, MASTER_ADDR, MASTER_PORT).
+ENV_AGENT_SOCKET = "HEADWAY_AGENT_SOCKET"
+"""Path of the Unix socket on which a worker talks to its agent."""
+ENV_GENERATION = "HEADWAY_GENERATION"
+
+# --- paths in a pod ---------------------------------------------------------------------------
+
+TOKEN_DIR = "/var/run/secrets/headway.dev"  # noqa: S105
+TOKEN_FILE = f"{TOKEN_DIR}/token"
+SCRATCH_DIR = "/headway/scratch"
+TMP_DIR = "/tmp"  # noqa: S108 (a volume of the pod's own)
+SHM_DIR = "/dev/shm"  # noqa: S108
+TERMINATION_LOG = "/dev/termination-log"
+
+# --- ports ------------------------------------------------------------------------------------
+
+AGENT_PORT = 29390
+"""The lead's agent listens here for the other agents."""
+METRICS_PORT = 29391
+"""Every agent serves Prometheus metrics and /healthz here."""
+STORE_PORTS = (20000, 28000)
+"""TCPStore of generation g: a port of this range that no earlier generation used. Below the
+kernel's ephemeral range, so that no outgoing connection takes it."""
+
+# --- the endpoint -----------------------------------------------------------------------------
+
+
+def token_audience(namespace: str, job: str) -> str:
+    """Audience of the projected token of a job's pods (unique to the job, as in KEP-2779)."""
+    return f"{API_VERSION}/namespaces/{namespace}/trainingjobs/{job}"
+
+
+def kubeflow_audience(namespace: str, job: str) -> str:
+    """Audience that Kubeflow's clients expect (KEP-2779)."""
+    return f"trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainjobs/{job}/status"
+
+
+def job_path(namespace: str, job: str) -> str:
+    """Path of a job on the endpoint; `/join`, `/peers` and `/progress` lie below it."""
+    return f"/apis/{API_VERSION}/namespaces/{namespace}/trainingjobs/{job}"
+
+
+def kubeflow_status_path(namespace: str, job: str) -> str:
+    """Path to which Kubeflow's clients post progress (KEP-2779)."""
+    return f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainjobs/{job}/status"
+
+
+# --- names --------------------------------------------------------------------------------------
+
+MAX_JOB_NAME = 52
+"""63 less our longest suffix (`-<index>`, up to 10 characters with room for other kinds)."""
+
+
+def pod_name(job: str, index: int) -> str:
+    """Deterministic name of the pod with this stable node rank."""
+    return f"{job}-{index}"
+
+
+def job_root(storage_uri: str, name: str, uid: str) -> str:
+    """A job's own root in storage. The UID keeps a recreated job apart from its namesake."""
+    return f"{storage_uri.rstrip('/')}/{name}-{uid[:8]}"
+
+
+class ExitCode(IntEnum):
+    """Exit codes of a pod's agent that the operator gives a meaning of its own."""
+
+    DONE = 0
+    """Every rank finished."""
+    CONFIG = 78
+    """Something that a restart never heals (sysexits EX_CONFIG): storage refused, no command."""
+    FENCED = 79
+    """A newer generation has taken over; this group's pod must not write any more."""
+    BUDGET = 80
+    """The lead has used up `maxRestarts` in place."""
+    PEER_LOST = 81
+    """This pod is healthy, but its lead went away for longer than it may wait."""
+    PREEMPTED = 143
+    """Ended by SIGTERM with its checkpoint committed (128 + SIGTERM); never counted."""

@@ -1,0 +1,1 @@
+"""The Headway operator: TrainingJobs, Sweeps and ModelVersions turned into pods and promotions."""

@@ -1,0 +1,249 @@
+"""The objects we know: jobs, their pods, runtimes, and which nodes are lost.
+
+Fed by watches and by the answers to our own writes, in any order: of two states of one object the
+newer stays. Only what is read is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+from headway_api import contract
+from headway_operator.cluster.client import NODE, POD, Object, Resource
+from headway_operator.resources import CLUSTER_TRAINING_RUNTIME, TRAINING_JOB, TRAINING_RUNTIME
+from headway_operator.trainingjob.view import Pod, parse_pod
+
+JobKey: TypeAlias = tuple[str, str]
+"""Namespace and name of a TrainingJob."""
+
+_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+)
+_TOMBSTONES = 4096
+"""Deleted objects remembered, so that a late answer to a write does not bring one back."""
+
+
+class Cache:
+    """What exists, by kind and name; pods by job."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[JobKey, Object] = {}
+        self._pods: dict[JobKey, dict[str, Pod]] = {}
+        self._runtimes: dict[tuple[str, str | None, str], Object] = {}
+        self._nodes: dict[str, tuple[int, bool]] = {}
+        self._lost: set[str] = set()
+        self._waiting: dict[JobKey, list[asyncio.Future[None]]] = {}
+        self._buried: OrderedDict[str, None] = OrderedDict()
+
+    def put(self, resource: Resource, item: Object) -> frozenset[JobKey]:
+        """Take in an object's state; the jobs that it matters to, none if it was known."""
+        if item["metadata"]["uid"] in self._buried:
+            return frozenset()
+        if resource == TRAINING_JOB:
+            return self._put_job(item)
+        if resource == POD:
+            return self._put_pod(item)
+        if resource == NODE:
+            return self._put_node(item)
+        return self._put_runtime(resource, item)
+
+    def remove(self, resource: Resource, item: Object) -> frozenset[JobKey]:
+        """Forget an object that is gone; the jobs that it mattered to."""
+        metadata = item["metadata"]
+        self._bury(metadata["uid"])
+        if resource == TRAINING_JOB:
+            key = (metadata["namespace"], metadata["name"])
+            return self._forget_job(key, metadata["uid"])
+        if resource == POD:
+            pod = parse_pod(item)
+            return self.forget_pod(_job_of(item), pod.name, pod.uid)
+        if resource == NODE:
+            self._nodes.pop(metadata["name"], None)
+            self._lost.discard(metadata["name"])
+            return frozenset()
+        self._runtimes.pop(_runtime_key(resource, item), None)
+        return frozenset()
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def keys(self) -> Iterable[JobKey]:
+        """All jobs."""
+        return self._jobs.keys()
+
+    def job(self, key: JobKey) -> Object | None:
+        """A job: identity of its metadata, spec and status."""
+        return self._jobs.get(key)
+
+    def pods(self, key: JobKey) -> tuple[Pod, ...]:
+        """All pods labelled with this job's name, by index; those of an earlier namesake too."""
+        return tuple(sorted(self._pods.get(key, {}).values(), key=lambda pod: pod.index))
+
+    def has_pods(self, key: JobKey) -> bool:
+        """Whether any pod is labelled with this job's name."""
+        return bool(self._pods.get(key))
+
+    def runtime(self, kind: str, namespace: str, name: str) -> Object | None:
+        """A TrainingRuntime of the namespace, or a ClusterTrainingRuntime."""
+        scope = namespace if kind == TRAINING_RUNTIME.kind else None
+        return self._runtimes.get((kind, scope, name))
+
+    def lost_nodes(self, pods: Iterable[Pod]) -> frozenset[str]:
+        """Those nodes under these pods whose kubelet is silent."""
+        return frozenset(pod.node for pod in pods) & self._lost if self._lost else frozenset()
+
+    def changed(self, key: JobKey) -> asyncio.Future[None]:
+        """A future of the next change to a job or its pods, counted from this very call.
+
+        Cancel it (as `asyncio.wait_for` does) to stop waiting.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(future)
+        future.add_done_callback(lambda done: self._stop_waiting(key, done))
+        return future
+
+    # --- what our own writes tell ------------------------------------------------------------
+
+    def forget_pod(self, key: JobKey, name: str, uid: str) -> frozenset[JobKey]:
+        """Forget a pod that the API server no longer has."""
+        self._bury(uid)
+        held = self._pods.get(key, {})
+        if name not in held or held[name].uid != uid:
+            return frozenset()
+        del held[name]
+        if not held:
+            del self._pods[key]
+        return self._tell(key)
+
+    def forget_job(self, key: JobKey, uid: str) -> frozenset[JobKey]:
+        """Forget a job that the API server no longer has."""
+        self._bury(uid)
+        return self._forget_job(key, uid)
+
+    def mark_removal(
+        self, key: JobKey, name: str, uid: str, how: Literal["asked", "forced"]
+    ) -> None:
+        """Remember what was asked of the API server until its effect is seen."""
+        pod = self._pods.get(key, {}).get(name)
+        if pod is not None and pod.uid == uid:
+            self._pods[key][name] = replace(pod, removal=how)
+
+    # --- by kind -----------------------------------------------------------------------------
+
+    def _put_job(self, item: Object) -> frozenset[JobKey]:
+        metadata = item["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        known = self._jobs.get(key)
+        if known is not None and _version(item) <= _version(known):
+            return frozenset()
+        self._jobs[key] = {
+            "metadata": {field: metadata[field] for field in _METADATA if field in metadata},
+            "spec": item.get("spec") or {},
+            "status": item.get("status") or {},
+        }
+        return self._tell(key)
+
+    def _forget_job(self, key: JobKey, uid: str) -> frozenset[JobKey]:
+        known = self._jobs.get(key)
+        if known is None or known["metadata"]["uid"] != uid:
+            return frozenset()
+        del self._jobs[key]
+        return self._tell(key)
+
+    def _put_pod(self, item: Object) -> frozenset[JobKey]:
+        key, pod = _job_of(item), parse_pod(item)
+        known = self._pods.get(key, {}).get(pod.name)
+        if known is not None:
+            if pod.version <= known.version:
+                return frozenset()
+            if known.uid == pod.uid:
+                pod = replace(pod, removal=known.removal)
+            if pod == replace(known, version=pod.version):  # nothing that anybody here reads
+                self._pods[key][pod.name] = pod
+                return frozenset()
+        self._pods.setdefault(key, {})[pod.name] = pod
+        return self._tell(key)
+
+    def _put_node(self, item: Object) -> frozenset[JobKey]:
+        name, version, lost = item["metadata"]["name"], _version(item), _is_lost(item)
+        known = self._nodes.get(name)
+        if known is not None and version <= known[0]:
+            return frozenset()
+        self._nodes[name] = (version, lost)
+        if lost == (name in self._lost):
+            return frozenset()
+        (self._lost.add if lost else self._lost.discard)(name)
+        return frozenset(
+            key
+            for key, pods in self._pods.items()
+            if any(pod.node == name for pod in pods.values())
+        )
+
+    def _put_runtime(self, resource: Resource, item: Object) -> frozenset[JobKey]:
+        key = _runtime_key(resource, item)
+        known = self._runtimes.get(key)
+        if known is not None and _version(item) <= _version(known):
+            return frozenset()
+        metadata = {name: item["metadata"][name] for name in ("uid", "resourceVersion")}
+        self._runtimes[key] = {"metadata": metadata, "spec": item.get("spec") or {}}
+        return frozenset(
+            job_key for job_key, job in self._jobs.items() if _waits_for(job, key, job_key[0])
+        )
+
+    def _tell(self, key: JobKey) -> frozenset[JobKey]:
+        for future in self._waiting.pop(key, ()):
+            if not future.done():
+                future.set_result(None)
+        return frozenset({key})
+
+    def _stop_waiting(self, key: JobKey, future: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(key)
+        if waiting and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[key]
+
+    def _bury(self, uid: str) -> None:
+        self._buried[uid] = None
+        if len(self._buried) > _TOMBSTONES:
+            self._buried.popitem(last=False)
+
+
+def _version(item: Mapping[str, Any]) -> int:
+    return int(item["metadata"]["resourceVersion"])
+
+
+def _job_of(item: Object) -> JobKey:
+    metadata = item["metadata"]
+    return metadata["namespace"], metadata["labels"][contract.LABEL_JOB]
+
+
+def _is_lost(node: Object) -> bool:
+    """Whether the kubelet is silent: only the node controller writes `Unknown`."""
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return any(entry["type"] == "Ready" and entry["status"] == "Unknown" for entry in conditions)
+
+
+def _runtime_key(resource: Resource, item: Object) -> tuple[str, str | None, str]:
+    namespace = item["metadata"].get("namespace") if resource.namespaced else None
+    assert resource in {TRAINING_RUNTIME, CLUSTER_TRAINING_RUNTIME}
+    return resource.kind, namespace, item["metadata"]["name"]
+
+
+def _waits_for(job: Object, runtime: tuple[str, str | None, str], namespace: str) -> bool:
+    """Whether a job refers to a runtime that it has not taken over yet."""
+    reference = job["spec"].get("runtimeRef")
+    if reference is None or job["status"].get("runtime") is not None:
+        return False
+    kind = reference.get("kind", CLUSTER_TRAINING_RUNTIME.kind)
+    scope = namespace if kind == TRAINING_RUNTIME.kind else None
+    return (kind, scope, reference["name"]) == runtime

@@ -1,0 +1,1 @@
+"""Clusters behind one protocol: a real API server and one in memory."""

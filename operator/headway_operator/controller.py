@@ -1,0 +1,312 @@
+"""The loop: events in, one job at a time through `reconcile`, plans out to the API server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from headway_api.messages import ProgressReport
+from headway_api.runtime import TrainingRuntimeSpec
+from headway_operator.apply import Applier, Blocked, retry_after
+from headway_operator.budget import ProgressBudget
+from headway_operator.cache import Cache, JobKey
+from headway_operator.cluster.client import ApiError, Conflict, KubeClient, NotFound, Resource
+from headway_operator.cluster.client import WatchEvent as ClusterEvent
+from headway_operator.metrics import Metrics
+from headway_operator.resources import TRAINING_JOB
+from headway_operator.settings import Settings
+from headway_operator.trainingjob.plan import Plan
+from headway_operator.trainingjob.reconcile import reconcile
+from headway_operator.trainingjob.view import Obstacle, View, parse_job
+from headway_operator.workqueue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+CONFLICTS = 5
+"""Fresh reads in a row, before a job that others keep writing waits its turn."""
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """A child that the API server refused: not tried again before the job or time changes."""
+
+    obstacle: Obstacle
+    generation: int
+    until: float
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Controller:
+    """Reconciles all TrainingJobs of a cache.
+
+    `observe` may be called at any time; `run` begins to act, and is to be called only once the
+    cache has seen a complete list of each kind: a pod not seen yet looks like a lost one.
+
+    Args:
+        client: the cluster to write to.
+        cache: what is known of it; only `observe` and the controller write there.
+        settings: of the operator.
+        metrics: where to count; a fresh set by default.
+        clock: the time, in UTC.
+        rng: spreads retries and resyncs.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        cache: Cache,
+        settings: Settings,
+        *,
+        metrics: Metrics | None = None,
+        clock: Callable[[], datetime] = _utc_now,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._cache = cache
+        self._settings = settings
+        self._metrics = metrics or Metrics()
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._applier = Applier(client, cache, self._metrics, clock)
+        self._queue: WorkQueue[JobKey] = WorkQueue()
+        self._budget = ProgressBudget(
+            settings.progress_seconds, settings.progress_writes_per_second
+        )
+        self._failures: dict[JobKey, int] = {}
+        self._refusals: dict[JobKey, _Refusal] = {}
+        self._progress: dict[JobKey, tuple[str, ProgressReport]] = {}
+        self._phases: dict[JobKey, str] = {}
+
+    # --- what happens outside ------------------------------------------------------------------
+
+    def observe(self, resource: Resource, event: ClusterEvent) -> None:
+        """Take in one event of a watch, or of a list's difference to what was known."""
+        if event.type == "BOOKMARK":
+            return
+        change = self._cache.remove if event.type == "DELETED" else self._cache.put
+        for key in change(resource, event.object):
+            self.wake(key)
+
+    def wake(self, key: JobKey) -> None:
+        """Have a job looked at: ahead of new jobs if it has pods already."""
+        self._queue.add(key, first=self._cache.has_pods(key))
+        self._metrics.queue_depth.set(len(self._queue))
+
+    def record_progress(self, key: JobKey, report: ProgressReport) -> bool:
+        """Take a report of a job's lead agent; false if there is no such job.
+
+        Who calls this has checked that the sender is the job's lead pod of now.
+        """
+        item = self._cache.job(key)
+        if item is None:
+            return False
+        self._metrics.progress_reports.inc()
+        known = self.latest_progress(key)
+        self._progress[key] = (item["metadata"]["uid"], report)
+        if known is None or _tells_news(known, report):
+            self.wake(key)
+        else:
+            left = self._budget.left(key, asyncio.get_running_loop().time())
+            self._queue.add_later(key, left)
+        return True
+
+    def latest_progress(self, key: JobKey) -> ProgressReport | None:
+        """The latest report of a job, if there was one since the operator started."""
+        item, known = self._cache.job(key), self._progress.get(key)
+        if item is None or known is None or known[0] != item["metadata"]["uid"]:
+            return None
+        return known[1]
+
+    def stalled_seconds(self) -> float:
+        """How long there has been work and none of it was finished: for the liveness probe."""
+        return self._queue.stalled_seconds()
+
+    @property
+    def metrics(self) -> Metrics:
+        """Where this controller counts."""
+        return self._metrics
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits or is being worked on; later wishes aside."""
+        return not len(self._queue) and not self._queue.working
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._settings.workers):
+                    group.create_task(self._work())
+        finally:
+            self._queue.close()
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            self._metrics.queue_depth.set(len(self._queue))
+            try:
+                await self._attempt(key)
+            finally:
+                self._queue.done(key)
+
+    async def _attempt(self, key: JobKey) -> None:
+        """Reconcile one job and decide when to look again."""
+        loop = asyncio.get_running_loop()
+        began, outcome = loop.time(), "done"
+        self._queue.forget_timer(key)
+        try:
+            wait = await self._reconcile(key)
+            self._failures.pop(key, None)
+        except (ApiError, Blocked) as error:
+            outcome = "blocked" if isinstance(error, Blocked) else type(error).__name__
+            wait = self._backoff(key, retry_after(error))
+            logger.info("%s/%s: %s; next try in %.1f s", *key, error, wait)
+        except Exception:  # noqa: BLE001 - a bug met by one job must not stop the others
+            outcome = "bug"
+            wait = self._backoff(key, None)
+            logger.exception("%s/%s: reconcile failed; next try in %.1f s", *key, wait)
+        if wait is not None:
+            self._queue.add_later(key, wait)
+        self._metrics.reconcile_seconds.labels(outcome).observe(loop.time() - began)
+
+    async def _reconcile(self, key: JobKey) -> float | None:
+        """Bring one job nearer to what it should be; seconds until the next look."""
+        for _ in range(CONFLICTS):
+            view = self._view(key)
+            if view is None:
+                self._forget(key)
+                return None
+            try:
+                return await self._step(key, view)
+            except Conflict:
+                await self._applier.refresh(key, view.job.uid)
+            except NotFound:
+                if self._cache.job(key) is not None:
+                    raise
+        raise Conflict(409, "Conflict", "somebody else keeps writing this job")
+
+    async def _step(self, key: JobKey, view: View) -> float | None:
+        plan = reconcile(view, self._clock())
+        try:
+            return await self._carry_out(key, view, plan)
+        except Blocked as blocked:
+            if blocked.obstacle.kind == "Refused":
+                self._refuse(key, view, blocked.obstacle)
+            # Some of the plan may be done: look afresh, and say in the status what is in the way.
+            now = self._view(key)
+            if now is None:
+                return None
+            now = replace(now, obstacle=blocked.obstacle)
+            wait = await self._carry_out(key, now, reconcile(now, self._clock()))
+            if blocked.obstacle.kind == "Forbidden":
+                raise
+            return wait
+
+    async def _carry_out(self, key: JobKey, view: View, plan: Plan) -> float | None:
+        """Apply a plan and post its events; seconds until the next look."""
+        time = asyncio.get_running_loop().time()
+        waits = [plan.requeue_after, self._settings.resync_seconds * self._rng.uniform(0.9, 1.1)]
+        write = plan.status is not None
+        if write and not plan.urgent:
+            patience = self._budget.take(key, time)
+            write = patience == 0
+            waits.append(patience or None)
+        elif write:
+            self._budget.wrote(key, time)
+        await self._applier.apply(view.job, plan, write_status=write)
+        if write and plan.status is not None:
+            self._count(key, view, plan)
+        await self._applier.post(view.job, plan.events)
+        return min(wait for wait in waits if wait is not None)
+
+    # --- bookkeeping -----------------------------------------------------------------------------
+
+    def _view(self, key: JobKey) -> View | None:
+        item = self._cache.job(key)
+        if item is None:
+            return None
+        job = parse_job(item)
+        pods = self._cache.pods(key)
+        own = tuple(pod for pod in pods if pod.owner == job.uid)
+        return View(
+            job=job,
+            pods=own,
+            taken=frozenset(pod.name for pod in pods if pod.owner != job.uid),
+            runtime=self._runtime(view_of=key, item=item),
+            progress=self.latest_progress(key),
+            lost_nodes=self._cache.lost_nodes(own),
+            obstacle=self._obstacle(key, job.generation),
+            settings=self._settings,
+        )
+
+    def _runtime(self, *, view_of: JobKey, item: dict[str, object]) -> TrainingRuntimeSpec | None:
+        job = parse_job(item)
+        reference = job.spec.runtime_ref
+        if reference is None or job.status.runtime is not None:
+            return None
+        found = self._cache.runtime(reference.kind, view_of[0], reference.name)
+        return None if found is None else TrainingRuntimeSpec.model_validate(found["spec"])
+
+    def _obstacle(self, key: JobKey, generation: int) -> Obstacle | None:
+        refusal = self._refusals.get(key)
+        if refusal is None:
+            return None
+        if refusal.generation == generation and asyncio.get_running_loop().time() < refusal.until:
+            return refusal.obstacle
+        del self._refusals[key]
+        return None
+
+    def _refuse(self, key: JobKey, view: View, obstacle: Obstacle) -> None:
+        until = asyncio.get_running_loop().time() + self._settings.resync_seconds * 0.9
+        self._refusals[key] = _Refusal(obstacle, view.job.generation, until)
+
+    def _backoff(self, key: JobKey, asked: float | None) -> float:
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        longest = self._settings.backoff_limit_seconds
+        wait = min(self._settings.backoff_seconds * 2.0 ** min(failures, 16), longest)
+        return max(asked or 0.0, wait * self._rng.uniform(0.5, 1.0))
+
+    def _count(self, key: JobKey, view: View, plan: Plan) -> None:
+        assert plan.status is not None
+        self._set_phase(key, plan.status.phase)
+        for event in plan.events:
+            if event.reason == "Restarting" and plan.status.restarts and plan.status.restarts.last:
+                self._metrics.restarts.labels(plan.status.restarts.last.reason).inc()
+
+    def _set_phase(self, key: JobKey, phase: str | None) -> None:
+        before = self._phases.pop(key, None)
+        if before is not None:
+            self._metrics.jobs.labels(before).dec()
+        if phase is not None:
+            self._phases[key] = phase
+            self._metrics.jobs.labels(phase).inc()
+
+    def _forget(self, key: JobKey) -> None:
+        self._set_phase(key, None)
+        self._budget.forget(key)
+        for known in (self._failures, self._refusals, self._progress):
+            with suppress(KeyError):
+                del known[key]  # type: ignore[attr-defined]
+
+
+def _tells_news(known: ProgressReport, report: ProgressReport) -> bool:
+    """Whether a report tells more than progress."""
+    return (
+        (known.session, known.state, known.generation, known.restarts_total)
+        != (report.session, report.state, report.generation, report.restarts_total)
+        or known.events != report.events
+        or (known.checkpoint is None) != (report.checkpoint is None)
+    )
+
+
+__all__ = ["TRAINING_JOB", "Controller"]

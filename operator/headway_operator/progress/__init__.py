@@ -1,0 +1,1 @@
+"""The HTTPS endpoint that pods report to and ask for their peers."""

@@ -1,0 +1,192 @@
+"""The endpoint's requests: each finds out who asks, then answers from the directory."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from headway_api.base import ApiModel
+from headway_api.contract import job_path, kubeflow_audience, kubeflow_status_path, token_audience
+from headway_api.messages import ProgressReport, ReportResponse
+from headway_operator.cluster.client import Object
+from headway_operator.progress.access import (
+    Member,
+    bearer_token,
+    check_lead,
+    check_namespace,
+    member,
+)
+from headway_operator.progress.directory import Directory
+from headway_operator.progress.joining import join_response
+from headway_operator.progress.peers import peers_of
+from headway_operator.progress.ratelimit import RateLimiter
+from headway_operator.progress.refusals import Refusal
+from headway_operator.progress.summary import KubeflowUpdate, from_kubeflow, with_known_progress
+from headway_operator.progress.tokens import KeysUnavailableError, TokenError, TokenVerifier
+
+LONGEST_POLL: Final = 30.0
+"""Seconds; shorter than what proxies and load balancers commonly cut."""
+BODY_SECONDS: Final = 10.0
+"""How long a client may take to send 64 KiB."""
+REQUESTS_PER_SECOND: Final = 20.0
+BURST: Final = 40
+
+_Message = TypeVar("_Message", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the routes work with.
+
+    Attributes:
+        directory: the operator's jobs and pods.
+        verifier: of the pods' tokens.
+        secret: from which the jobs' keys are derived.
+        limiter: of the requests of each pod.
+    """
+
+    directory: Directory
+    verifier: TokenVerifier
+    secret: bytes = field(repr=False)
+    limiter: RateLimiter = field(default_factory=lambda: RateLimiter(REQUESTS_PER_SECOND, BURST))
+
+
+SERVICES: Final = web.AppKey("services", Services)
+
+
+def add_routes(app: web.Application) -> None:
+    """Add all routes; `app[SERVICES]` has to be set."""
+    job = job_path("{namespace}", "{name}")
+    app.router.add_post(f"{job}/join", join)
+    app.router.add_get(f"{job}/peers", peers)
+    app.router.add_post(f"{job}/progress", progress)
+    app.router.add_post(kubeflow_status_path("{namespace}", "{name}"), kubeflow_status)
+
+
+async def join(request: web.Request) -> web.Response:
+    """POST …/join: `JoinResponse`."""
+    job, _ = await _job_and_member(request, token_audience(*_place(request)))
+    services, place = request.app[SERVICES], _place(request)
+    directory = services.directory
+    found = peers_of(job, directory.pods(*place))
+    return _json(join_response(job, found, directory.report(*place), services.secret))
+
+
+async def peers(request: web.Request) -> web.Response:
+    """GET …/peers?after=<version>&timeout=<seconds>: `PeersResponse` once the version differs.
+
+    204 without a body when it still is `after` at the time-out.
+    """
+    place, deadline = _place(request), asyncio.get_running_loop().time() + _timeout(request)
+    job, _ = await _job_and_member(request, token_audience(*place))
+    directory = request.app[SERVICES].directory
+    while True:
+        found = peers_of(job, directory.pods(*place))
+        if found.version != request.query.get("after"):
+            return _json(found)
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            return web.Response(status=204)
+        await directory.wait_changed(*place, left)
+        job = _same_job(job, directory.job(*place))
+
+
+async def progress(request: web.Request) -> web.Response:
+    """POST …/progress: takes a `ProgressReport` of the lead, answers with `ReportResponse`."""
+    place = _place(request)
+    job, caller = await _job_and_member(request, token_audience(*place))
+    check_lead(caller)
+    report = _parse(ProgressReport, await read_body(request))
+    directory = request.app[SERVICES].directory
+    directory.record(*place, with_known_progress(report, directory.report(*place)))
+    return _json(ReportResponse(suspend=bool(job.get("spec", {}).get("suspend"))))
+
+
+async def kubeflow_status(request: web.Request) -> web.Response:
+    """POST of Kubeflow's clients (KEP-2779): echoes what was understood.
+
+    A token that is missing or wrong is answered 403 there, not 401.
+    """
+    place = _place(request)
+    try:
+        job, caller = await _job_and_member(request, kubeflow_audience(*place))
+    except Refusal as refusal:
+        raise Refusal(
+            403 if refusal.code == 401 else refusal.code, refusal.message, refusal.retry_after
+        ) from None
+    check_lead(caller)
+    update = _parse(KubeflowUpdate, await read_body(request))
+    directory = request.app[SERVICES].directory
+    if update.trainer_status is not None:
+        latest = directory.report(*place)
+        told = from_kubeflow(update.trainer_status, job, latest, datetime.now(UTC))
+        directory.record(*place, told)
+    return _json(update)
+
+
+async def _job_and_member(request: web.Request, audience: str) -> tuple[Object, Member]:
+    services, (namespace, name) = request.app[SERVICES], _place(request)
+    token = bearer_token(request.headers.get("Authorization"))
+    try:
+        caller = await services.verifier.verify(token, audience)
+    except TokenError as error:
+        raise Refusal(401, str(error)) from None
+    except KeysUnavailableError as error:
+        raise Refusal(503, str(error), retry_after=1) from None
+    if not services.limiter.allow(caller.pod_uid):
+        raise Refusal(429, f"more than {REQUESTS_PER_SECOND:g} requests/s of one pod", 1)
+    check_namespace(caller, namespace)
+    job = services.directory.job(namespace, name)
+    if job is None:
+        raise Refusal(404, f"TrainingJob {namespace}/{name} does not exist")
+    return job, member(caller, job, services.directory.pods(namespace, name))
+
+
+def _same_job(before: Object, now: Object | None) -> Object:
+    if now is None or now["metadata"]["uid"] != before["metadata"]["uid"]:
+        raise Refusal(404, f"TrainingJob {before['metadata']['name']} has been deleted")
+    return now
+
+
+def _place(request: web.Request) -> tuple[str, str]:
+    return request.match_info["namespace"], request.match_info["name"]
+
+
+def _timeout(request: web.Request) -> float:
+    try:
+        asked = float(request.query.get("timeout", LONGEST_POLL))
+    except ValueError:
+        raise Refusal(400, "timeout has to be a number of seconds") from None
+    # Written so that NaN ends up as no wait.
+    return min(asked, LONGEST_POLL) if asked > 0 else 0.0
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The body of a request, which has to arrive in time.
+
+    Raises:
+        Refusal: 408.
+        aiohttp.web.HTTPRequestEntityTooLarge: it is larger than the application allows.
+    """
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise Refusal(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+
+
+def _parse(kind: type[_Message], body: bytes) -> _Message:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        raise Refusal(422, f"{field}: {first['msg']}") from None
+
+
+def _json(message: ApiModel) -> web.Response:
+    return web.Response(body=orjson.dumps(message.wire()), content_type="application/json")

@@ -1,0 +1,1 @@
+"""What a TrainingJob needs next: pure functions from what exists to a plan."""

@@ -1,0 +1,265 @@
+"""The lead's decisions about the group: when a generation starts, ends, and what it meant.
+
+Pure: events in, actions out; no clock, no I/O. The shell is `lead`.
+
+States: *gathering* (some pods are not connected, or still hold workers of an old generation),
+*running* generation g, *stopping* it (all nodes kill their workers), *ended*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from headway_api.contract import ExitCode
+from headway_api.failure import Decision, Failure, decide, exhausted
+from headway_api.messages import RestartReport
+from headway_api.trainingjob import FailurePolicy
+
+QUICK_SECONDS = 10.0
+"""A generation that lived shorter than this without a step counts as part of a crash loop."""
+LONGEST_PAUSE = 30.0
+"""Longest pause between restarts of a crash loop, in seconds."""
+
+
+class State(Enum):
+    """Where the group is."""
+
+    GATHERING = "Waiting"
+    RUNNING = "Training"
+    STOPPING = "Restarting"
+    ENDED = "Done"
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Start the next generation after `pause` seconds."""
+
+    pause: float = 0.0
+
+
+@dataclass(frozen=True)
+class StopAll:
+    """Kill the workers of `generation` on every node."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Finish:
+    """End the group: the lead's pod exits with `code`."""
+
+    code: int
+    reason: str
+    message: str
+    culprit: RestartReport | None = None
+
+
+@dataclass(frozen=True)
+class Leave:
+    """These pods are being taken away and have no more workers: they may exit."""
+
+    indices: frozenset[int]
+
+
+Action = Begin | StopAll | Finish | Leave
+
+
+@dataclass
+class Member:
+    """A connected pod."""
+
+    uid: str
+    address: str
+    busy: bool = False
+    """Has workers of some generation."""
+
+
+@dataclass
+class Group:
+    """State of the group as its lead sees it.
+
+    Attributes:
+        replicas: Pods in the group.
+        processes: Ranks in each pod.
+        policy: Failure policy of the job.
+        counted_before: Restarts that counted before this lead's session.
+        generation: The current or latest generation; 0 before the first.
+        total: Restarts in place of this session.
+        counted: Those of them that count.
+        last: The latest of them.
+    """
+
+    replicas: int
+    processes: int
+    policy: FailurePolicy
+    counted_before: int = 0
+    generation: int = 0
+    total: int = 0
+    counted: int = 0
+    last: RestartReport | None = None
+    state: State = State.GATHERING
+    members: dict[int, Member] = field(default_factory=dict)
+    leaving: set[int] = field(default_factory=set)
+    _uids: dict[int, str] = field(default_factory=dict)
+    _lost_uids: set[str] = field(default_factory=set)
+    _done: set[int] = field(default_factory=set)
+    _saved: set[int] = field(default_factory=set)
+    _started_at: float = 0.0
+    _stepped: bool = False
+    _quick: int = 0
+    _pending: bool = False
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in the group."""
+        return self.replicas * self.processes
+
+    @property
+    def missing(self) -> list[int]:
+        """Indices of pods that are not connected."""
+        return [i for i in range(self.replicas) if i not in self.members]
+
+    # --- members -------------------------------------------------------------------------------
+
+    def joined(self, index: int, uid: str, address: str) -> list[Action]:
+        """A pod's agent has connected."""
+        if not 0 <= index < self.replicas or self.state is State.ENDED:
+            return []
+        actions: list[Action] = []
+        if self.state is State.RUNNING:  # it came back before we noticed that it was gone
+            actions += self._stop()
+        if uid in self._lost_uids:  # the same pod: no new pod that the operator would count
+            self._lost_uids.discard(uid)
+            self.total += 1
+        self.members[index] = Member(uid, address)
+        self.leaving.discard(index)
+        return actions + self._begin_if_ready()
+
+    def lost(self, index: int) -> list[Action]:
+        """A pod's agent is gone: its connection ended, or it was silent for too long."""
+        member = self.members.pop(index, None)
+        if member is None or self.state is State.ENDED:
+            return []
+        self.leaving.discard(index)
+        self._lost_uids.add(member.uid)
+        if self.state is State.RUNNING:
+            return self._stop()
+        return self._stopped_if_all()
+
+    def going(self, index: int) -> list[Action]:
+        """A pod got SIGTERM: it leaves as soon as its workers have ended."""
+        if index in self.members:
+            self.leaving.add(index)
+        return self._leave()
+
+    # --- generations -----------------------------------------------------------------------------
+
+    def began(self, generation: int, now: float) -> None:
+        """The shell has ordered the start of this generation."""
+        self.generation = generation
+        self.state, self._started_at = State.RUNNING, now
+        self._stepped, self._pending = False, False
+        self._done.clear()
+        self._saved.clear()
+        for member in self.members.values():
+            member.busy = True
+
+    def stepped(self) -> None:
+        """A step was finished in this generation: it is no crash loop."""
+        self._stepped, self._quick = True, 0
+
+    def node_stopped(self, index: int, generation: int) -> list[Action]:
+        """A pod has no more workers of this generation."""
+        member = self.members.get(index)
+        if member is None or generation != self.generation:
+            return []
+        member.busy = False
+        return self._stopped_if_all()
+
+    def exited(self, failure: RestartReport, generation: int, now: float) -> list[Action]:
+        """A worker process has ended.
+
+        Args:
+            failure: How, with `rank` and `exit_code`; its rule is filled in here.
+            generation: Of the worker; an old one is ignored.
+            now: Time in seconds, to tell a crash loop.
+        """
+        rank, code = failure.rank, failure.exit_code
+        if generation != self.generation or self.state is not State.RUNNING or rank is None:
+            return []
+        if code == ExitCode.DONE:
+            self._done.add(rank)
+            if len(self._done) == self.world_size:
+                return self._finish(Finish(ExitCode.DONE, "Done", "every rank has finished"))
+            return []
+        if code == ExitCode.PREEMPTED and self.leaving:
+            self._saved.add(rank)
+            if len(self._saved | self._done) == self.world_size:
+                return self._stop()
+            return []
+        return self._failed(failure, now)
+
+    # --- decisions ---------------------------------------------------------------------------------
+
+    def _failed(self, failure: RestartReport, now: float) -> list[Action]:
+        if self.leaving:  # a worker that fails while the group is being taken down proves nothing
+            return self._stop()
+        decision = decide(self.policy, Failure(failure.reason, failure.exit_code))
+        failure = failure.model_copy(update={"rule": decision.rule})
+        if decision.action == "Fail":
+            return self._finish(self._fail(failure, decision))
+        if decision.counts and exhausted(self.policy, self.counted_before + self.counted):
+            message = (
+                f"all {self.policy.max_restarts} restarts are used up; the last failure: "
+                f"{failure.message}"
+            )
+            return self._finish(Finish(ExitCode.BUDGET, "Budget", message, failure))
+        self.total += 1
+        self.counted += decision.counts
+        self.last = failure
+        quick = not self._stepped and now - self._started_at < QUICK_SECONDS
+        self._quick = self._quick + 1 if quick else 0
+        return self._stop()
+
+    @staticmethod
+    def _fail(failure: RestartReport, decision: Decision) -> Finish:
+        by = f" (failure rule {decision.rule})" if decision.rule else ""
+        return Finish(failure.exit_code or 1, failure.reason, failure.message + by, failure)
+
+    def _finish(self, finish: Finish) -> list[Action]:
+        self.state = State.ENDED
+        return [finish]
+
+    def _stop(self) -> list[Action]:
+        self.state = State.STOPPING
+        return [StopAll(self.generation), *self._stopped_if_all()]
+
+    def _stopped_if_all(self) -> list[Action]:
+        if self.state is State.STOPPING and not any(m.busy for m in self.members.values()):
+            self.state = State.GATHERING
+        return self._leave() + self._begin_if_ready()
+
+    def _leave(self) -> list[Action]:
+        free = frozenset(i for i in self.leaving if i in self.members and not self.members[i].busy)
+        return [Leave(free)] if free else []
+
+    def _begin_if_ready(self) -> list[Action]:
+        ready = (
+            self.state is State.GATHERING
+            and not self._pending
+            and not self.missing
+            and not self.leaving
+            and not any(m.busy for m in self.members.values())
+        )
+        if not ready:
+            return []
+        self._pending = True
+        # 0, 0, 1, 2, 4 … seconds: the first retry of a crash is free.
+        pause = min(2.0 ** (self._quick - 2), LONGEST_PAUSE) if self._quick > 1 else 0.0
+        return [Begin(pause)]
+
+    def interrupted(self) -> list[Action]:
+        """The shell could not begin after all (a member was lost in between): look again."""
+        self._pending = False
+        return self._begin_if_ready()

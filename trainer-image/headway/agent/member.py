@@ -1,0 +1,137 @@
+"""An agent as a member of its group: connected to the lead, doing what the lead says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from headway.agent.config import PodConfig
+from headway.agent.node import Node
+from headway.agent.wire import LINE_LIMIT, Channel, HandshakeFailed, Message, greet
+from headway_api.contract import AGENT_PORT, ExitCode
+
+log = logging.getLogger(__name__)
+BEAT_SECONDS = 1.0
+SILENCE_SECONDS = 5.0
+"""A peer that says nothing for so long is lost."""
+_RETRY_SECONDS = 0.2
+
+T = TypeVar("T")
+FindLead = Callable[[], Coroutine[Any, Any, str]]
+"""Gives the address of the pod that leads now; waits until there is one."""
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None (and `work` cancelled) as soon as `stop` is set."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        doing.cancel()
+        stopping.cancel()
+
+
+class Member:
+    """Connects to the lead again and again, and obeys it, until it says how to exit."""
+
+    def __init__(self, config: PodConfig, key: bytes, find_lead: FindLead) -> None:
+        self._config = config
+        self._key = key
+        self._find_lead = find_lead
+        self._channel: Channel | None = None
+        self._going = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.node = Node(config, self._say)
+
+    async def run(self) -> int:
+        """Take part until the group ends; returns the pod's exit code."""
+        while True:
+            address = await unless(self._going, self._find_lead())
+            code = None if address is None else await self._session(address)
+            # Whatever ended the session, nothing of this pod may train without a lead.
+            await self.node.stop()
+            if code is not None:
+                return code
+            if self._going.is_set():
+                return ExitCode.PREEMPTED
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    def leave(self) -> None:
+        """This pod got SIGTERM: ask the lead for a checkpoint, then leave."""
+        self._going.set()
+        self._say({"type": "going"})
+
+    async def _session(self, address: str) -> int | None:
+        try:
+            reader, writer = await asyncio.wait_for(
+                asyncio.open_connection(address, AGENT_PORT, limit=LINE_LIMIT), SILENCE_SECONDS
+            )
+        except (OSError, TimeoutError):
+            return None
+        channel = Channel(reader, writer)
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await greet(channel, self._key, self._config.index, self._config.pod_uid)
+        except (HandshakeFailed, TimeoutError) as error:
+            log.warning("no agreement with the lead at %s: %s", address, error)
+            await channel.close()
+            return None
+        self._channel = channel
+        if self._going.is_set():
+            self._say({"type": "going"})
+        beat = asyncio.create_task(self._beat(channel))
+        try:
+            return await self._obey(channel)
+        finally:
+            self._channel = None
+            beat.cancel()
+            await channel.close()
+
+    async def _beat(self, channel: Channel) -> None:
+        while True:
+            channel.send({"type": "beat"})
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _obey(self, channel: Channel) -> int | None:
+        while True:
+            try:
+                order = await asyncio.wait_for(channel.receive(), SILENCE_SECONDS)
+            except TimeoutError:
+                log.warning("the lead has been silent for %g s", SILENCE_SECONDS)
+                return None
+            if order is None:
+                return None
+            if order["type"] == "finish":
+                await self.node.stop()
+                return int(order["code"])
+            self._follow(order)
+
+    def _follow(self, order: Message) -> None:
+        match order["type"]:
+            case "start":
+                self._spawn(self.node.start(order))
+            case "stop":
+                self._spawn(self._stop(int(order["generation"])))
+            case "terminate":
+                self.node.terminate()
+            case "tell":
+                self.node.tell(order["message"], order.get("rank"))
+
+    async def _stop(self, generation: int) -> None:
+        await self.node.stop()
+        self._say({"type": "stopped", "generation": generation})
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def run() -> None:
+            await work
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _say(self, message: Message) -> None:
+        if self._channel is not None:
+            self._channel.send(message)

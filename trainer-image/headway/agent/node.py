@@ -1,0 +1,132 @@
+"""The workers of this pod in one generation: the agent's hands."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from headway.agent import oom
+from headway.agent.config import PodConfig
+from headway.agent.wire import Message
+from headway.agent.worker_link import WorkerLink
+from headway.agent.workers import Exit, Worker
+from headway_api import contract
+
+Say = Callable[[Message], None]
+"""Sends a message to the lead."""
+
+NOT_STARTED = 127
+"""Exit code of a command that can't be started, as a shell's."""
+
+
+def worker_env(
+    base: Mapping[str, str], config: PodConfig, start: Message, local_rank: int, socket: Path
+) -> dict[str, str]:
+    """Environment of one worker process: the pod's own, torch's variables and ours.
+
+    `TORCHELASTIC_*` variables are left out: with them torch takes a store of ours for torchrun's
+    own and waits for it for half an hour (pytorch/pytorch#191957).
+    """
+    env = {k: v for k, v in base.items() if not k.startswith("TORCHELASTIC_")}
+    env |= {
+        "RANK": str(config.index * config.processes + local_rank),
+        "WORLD_SIZE": str(start["world_size"]),
+        "LOCAL_RANK": str(local_rank),
+        "LOCAL_WORLD_SIZE": str(config.processes),
+        "GROUP_RANK": str(config.index),
+        "MASTER_ADDR": str(start["master_addr"]),
+        "MASTER_PORT": str(start["master_port"]),
+        contract.ENV_GENERATION: str(start["generation"]),
+        contract.ENV_AGENT_SOCKET: str(socket),
+        "PYTHONUNBUFFERED": "1",
+    }
+    # As torchrun does: several processes that each take all cores only hinder each other.
+    if config.processes > 1:
+        env.setdefault("OMP_NUM_THREADS", "1")
+    return env
+
+
+class Node:
+    """Runs this pod's workers, generation by generation, and tells the lead how they fare."""
+
+    def __init__(self, config: PodConfig, say: Say) -> None:
+        self._config = config
+        self._say = say
+        self._workers: list[Worker] = []
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._link: WorkerLink | None = None
+        self._ooms = oom.kills()
+        self.generation = 0
+
+    async def start(self, order: Message) -> None:
+        """Start the workers of a generation. An order for an old generation is ignored."""
+        generation = int(order["generation"])
+        if generation <= self.generation:
+            return
+        await self.stop()
+        self.generation = generation
+        socket = self._config.scratch / f"agent-{os.getpid()}-{generation}.sock"
+        self._link = WorkerLink(socket, generation, self._relay)
+        await self._link.open()
+        for local_rank in range(self._config.processes):
+            env = worker_env(os.environ, self._config, order, local_rank, socket)
+            prefix = f"[{env['RANK']}] " if self._config.processes > 1 else ""
+            try:
+                worker = await Worker.start(self._config.command, env, local_rank, prefix)
+            except OSError as error:
+                message = f"{self._config.command[0]}: {error.strerror}"
+                self._report(generation, Exit(local_rank, NOT_STARTED, "", message))
+                return
+            self._workers.append(worker)
+            task = asyncio.create_task(self._watch(generation, worker))
+            self._watchers.add(task)
+            task.add_done_callback(self._watchers.discard)
+
+    async def stop(self) -> None:
+        """Kill the workers and wait until they are gone."""
+        for worker in self._workers:
+            worker.signal(signal.SIGKILL)
+        if self._watchers:
+            await asyncio.wait(set(self._watchers))
+        self._workers.clear()
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+
+    def terminate(self) -> None:
+        """Ask scripts that know nothing of Headway to end (SIGTERM)."""
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
+
+    def tell(self, message: Message, rank: int | None = None) -> None:
+        """Pass a message on to one rank, or to all."""
+        if self._link is not None:
+            self._link.send(message, rank)
+
+    async def _watch(self, generation: int, worker: Worker) -> None:
+        self._report(generation, await worker.wait())
+
+    def _report(self, generation: int, ended: Exit) -> None:
+        killed_for_memory = oom.kills() > self._ooms
+        self._ooms = oom.kills()
+        self._say(
+            {
+                "type": "exit",
+                "generation": generation,
+                "rank": self._config.index * self._config.processes + ended.local_rank,
+                "code": ended.code,
+                "signal": ended.signal,
+                "oom": killed_for_memory and ended.signal == "SIGKILL",
+                "tail": ended.tail,
+                "time": time.time(),
+            }
+        )
+
+    def _relay(self, rank: int, message: Message) -> None:
+        self._say(
+            {"type": "worker", "generation": self.generation, "rank": rank, "message": message}
+        )

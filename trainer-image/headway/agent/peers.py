@@ -1,0 +1,46 @@
+"""Where the lead is. Asked only while we have no connection to it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from headway.agent.config import PodConfig
+from headway.agent.endpoint import Endpoint
+from headway_api.messages import PeersResponse
+
+_LONG_POLL_SECONDS = 20.0
+_SHORT_POLL_SECONDS = 1.0
+
+
+class Peers:
+    """The addresses that the operator last told us.
+
+    The known address is tried again and again beside asking for a new one: in a restart in
+    place or a short break of the network it stays right, and the operator may be away.
+    """
+
+    def __init__(self, config: PodConfig, endpoint: Endpoint | None, known: PeersResponse) -> None:
+        self._config = config
+        self._endpoint = endpoint
+        self._known = known
+        self._asked = False
+
+    async def lead_address(self) -> str:
+        """Address of worker 0's agent; waits until there is one."""
+        if self._config.leads or self._endpoint is None:
+            return self._config.address
+        while True:
+            address = self._lead()
+            if address and not self._asked:
+                self._asked = True  # the next call means that this address did not work
+                return address
+            wait = _SHORT_POLL_SECONDS if address else _LONG_POLL_SECONDS
+            news = await self._endpoint.peers(after=self._known.version, wait=wait)
+            if news is None:
+                await asyncio.sleep(_SHORT_POLL_SECONDS)
+            else:
+                self._known = news
+            self._asked = False
+
+    def _lead(self) -> str | None:
+        return next((p.address for p in self._known.peers if p.index == 0), None)

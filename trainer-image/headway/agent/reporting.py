@@ -1,0 +1,142 @@
+"""What the lead tells the operator: one report that is always complete, sent when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections import deque
+
+from headway.agent.committer import Committed
+from headway.agent.endpoint import Endpoint
+from headway.agent.faults import utc
+from headway.agent.wire import Message
+from headway_api.messages import CheckpointReport, EventReport, ProgressReport, RestartReport
+
+_SOONEST_SECONDS = 1.0
+_LATEST_SECONDS = 10.0
+_EVENTS_KEPT = 8
+_RATE_WEIGHT = 0.2
+"""Weight of the newest interval in the smoothed step rate (exponential moving average)."""
+
+
+def decimal(value: float) -> str:
+    """A metric as a decimal string with 6 significant digits."""
+    return f"{value:.6g}"
+
+
+class StepRate:
+    """Smoothed steps per second, for the estimated time left."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, int] | None = None
+        self._rate: float | None = None
+
+    def at(self, step: int, now: float) -> None:
+        """Note that `step` was finished at `now` (seconds)."""
+        if self._last is None or step < self._last[1]:
+            self._last = (now, step)
+            return
+        seconds, steps = now - self._last[0], step - self._last[1]
+        if seconds < 1.0 or not steps:
+            return
+        rate = steps / seconds
+        self._rate = rate if self._rate is None else self._rate + _RATE_WEIGHT * (rate - self._rate)
+        self._last = (now, step)
+
+    def seconds_for(self, steps: int) -> int | None:
+        """Seconds that so many steps will take; None as long as that is unknown."""
+        return None if not self._rate else round(steps / self._rate)
+
+
+class Reporter:
+    """Keeps the latest report and sends it: soon after a change of state, else every 10 s."""
+
+    def __init__(self, attempt: int) -> None:
+        self.report = ProgressReport(session=uuid.uuid4().hex, attempt=attempt, generation=0)
+        self._rate = StepRate()
+        self._events: deque[EventReport] = deque(maxlen=_EVENTS_KEPT)
+        self._posted = 0
+        self._urgent = asyncio.Event()
+
+    def _update(self, **changes: object) -> None:
+        self.report = self.report.model_copy(update=changes)
+
+    def group(
+        self, state: str, message: str, total: int, counted: int, last: RestartReport | None
+    ) -> None:
+        """Note the state of the group."""
+        if (state, total) != (self.report.state, self.report.restarts_total):
+            self._urgent.set()
+        self._update(
+            state=state,
+            message=message,
+            restarts_total=total,
+            restarts_counted=counted,
+            last_restart=last,
+        )
+
+    def began(self, generation: int) -> None:
+        """A generation starts."""
+        self._rate = StepRate()
+        self._update(generation=generation)
+        self._urgent.set()
+
+    def stepped(self, message: Message) -> None:
+        """Rank 0 has finished a step."""
+        step, total = int(message["step"]), message.get("total")
+        self._rate.at(step, time.monotonic())
+        self._update(
+            step=step,
+            total_steps=total,
+            epoch=message.get("epoch"),
+            eta_seconds=self._rate.seconds_for(total - step) if total else None,
+            metrics={k: decimal(v) for k, v in message.get("metrics", {}).items()},
+            updated_at=utc(time.time()),
+        )
+
+    def restored(self, message: Message) -> None:
+        """Rank 0 has restored a checkpoint."""
+        self._update(resumed_from_step=int(message["step"]))
+        for skipped in message.get("fallbacks", []):
+            self.event("CheckpointFallback", f"skipped a bad checkpoint: {skipped}")
+        self._urgent.set()
+
+    def committed(self, committed: Committed) -> None:
+        """A checkpoint exists."""
+        best = committed.best
+        metric = {"best_step": best[0], "best_uri": best[1], "best_value": decimal(best[2])} if best else {}
+        self._update(
+            checkpoint=CheckpointReport(
+                step=committed.step,
+                uri=committed.uri,
+                time=committed.time,
+                metrics={k: decimal(v) for k, v in committed.metrics.items()},
+                **metric,
+            )
+        )
+
+    def event(self, reason: str, message: str, severity: str = "Warning") -> None:
+        """Note something for `kubectl describe`."""
+        self._posted += 1
+        name = f"{self.report.session[:8]}-{self._posted}"
+        self._events.append(EventReport(id=name, type=severity, reason=reason, message=message))
+        self._update(events=list(self._events))
+        self._urgent.set()
+
+    async def run(self, endpoint: Endpoint) -> None:
+        """Send reports until cancelled."""
+        sent: ProgressReport | None = None
+        while True:
+            self._urgent.clear()
+            if self.report != sent:
+                report = self.report
+                sent = report if await endpoint.report(report) else None
+            await asyncio.sleep(_SOONEST_SECONDS)
+            # Jitter: thousands of jobs must not report in the same moment.
+            wait = (_LATEST_SECONDS - _SOONEST_SECONDS) * random.uniform(0.8, 1.0)  # noqa: S311
+            try:
+                await asyncio.wait_for(self._urgent.wait(), wait if sent else _SOONEST_SECONDS)
+            except TimeoutError:
+                continue

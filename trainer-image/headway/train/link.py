@@ -1,0 +1,132 @@
+"""A worker's side of its agent's socket (see `headway.agent.worker_link`).
+
+One thread reads; the training thread only looks at attributes, so that a step costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from headway_api import contract
+
+Message = dict[str, Any]
+_POLL_SECONDS = 1.0
+_DECISION_SECONDS = 30.0
+"""Longest wait at a proposed step for the lead's answer. The lead answers within milliseconds,
+and when it is gone, so are we: its agent kills this process."""
+
+
+@dataclass
+class _Proposal:
+    number: int
+    purpose: Literal["save", "stop"]
+    step: int
+    decided: threading.Event = field(default_factory=threading.Event)
+    accepted: bool = False
+
+
+class AgentLink:
+    """Talks with the agent; without an agent every call does nothing.
+
+    Args:
+        rank: Global rank of this process.
+        generation: Generation it belongs to.
+    """
+
+    def __init__(self, rank: int, generation: int) -> None:
+        self.connected = False
+        self._lock = threading.Lock()
+        self._step = 0
+        self._proposal: _Proposal | None = None
+        self._news = threading.Condition()
+        self._committed_step = -1
+        self._abandoned: dict[int, str] = {}
+        path = os.environ.get(contract.ENV_AGENT_SOCKET)
+        if not path:
+            return
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.connect(path)
+        self.connected = True
+        self._hello = {"rank": rank, "generation": generation, "pid": os.getpid()}
+        threading.Thread(target=self._read, name="headway-agent", daemon=True).start()
+
+    def attach(self, step: int) -> None:
+        """Say that this rank takes part in agreements, from `step` on."""
+        self._step = step
+        if self.connected:
+            self.send({"type": "attach", "step": step, **self._hello})
+
+    def send(self, message: Message) -> None:
+        """Send a message; an agent that is gone is about to end this process anyway."""
+        if not self.connected:
+            return
+        data = json.dumps(message).encode() + b"\n"
+        try:
+            with self._lock:
+                self._socket.sendall(data)
+        except OSError:
+            self.connected = False
+
+    def passed(self, step: int) -> Literal["save", "stop"] | None:
+        """Note that `step` is finished; returns what was agreed for this very step.
+
+        Waits for the lead's decision if this step is proposed for something.
+        """
+        with self._lock:
+            self._step = step
+            proposal = self._proposal
+        if proposal is None or proposal.step != step:
+            return None
+        proposal.decided.wait(_DECISION_SECONDS)
+        return proposal.purpose if proposal.accepted else None
+
+    def committed(self, step: int) -> bool:
+        """Wait until the checkpoint of `step` is committed (True), or can't be any more (False).
+
+        It can't be once the lead has given it up, or once the agent is gone.
+        """
+        with self._news:
+            while self.connected and step not in self._abandoned:
+                if self._committed_step >= step:
+                    return True
+                self._news.wait(_POLL_SECONDS)
+        return False
+
+    def _read(self) -> None:
+        with self._socket.makefile("rb") as lines:
+            for line in lines:
+                self._handle(json.loads(line))
+        self.connected = False
+
+    def _handle(self, message: Message) -> None:
+        match message["type"]:
+            case "propose":
+                self.send(self._answer(message))
+            case "decide":
+                proposal = self._proposal
+                if proposal is not None and proposal.number == message["number"]:
+                    proposal.accepted = bool(message["accepted"])
+                    proposal.decided.set()
+            case "committed":
+                with self._news:
+                    self._committed_step = max(self._committed_step, int(message["step"]))
+                    self._news.notify_all()
+            case "abandoned":
+                with self._news:
+                    self._abandoned[int(message["step"])] = str(message["message"])
+                    self._news.notify_all()
+
+    def _answer(self, message: Message) -> Message:
+        """Promise to halt at the proposed step, or say that it is too late for it."""
+        proposal = _Proposal(int(message["number"]), message["purpose"], int(message["step"]))
+        with self._lock:
+            step = self._step
+            if step >= proposal.step:
+                return {"type": "refuse", "number": proposal.number, "step": step}
+            self._proposal = proposal
+        return {"type": "promise", "number": proposal.number}

@@ -1,0 +1,92 @@
+"""Restoring in a worker: every rank reads and verifies, and all agree on which checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from headway.checkpoint import reader
+from headway.checkpoint.errors import StoreUnavailable
+from headway.checkpoint.layout import CheckpointId, parse_checkpoint_key
+from headway.checkpoint.reader import Restored
+from headway.checkpoint.state import TensorSpec
+from headway.checkpoint.stores import Store, open_store
+from headway.train.state import empty_for, view_of
+
+log = logging.getLogger("headway")
+T = TypeVar("T")
+_PAUSE_SECONDS = 1.0
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Do `work` as soon as storage answers: a restart would only wait for the same thing."""
+    while True:
+        try:
+            return work()
+        except StoreUnavailable as error:
+            log.warning("storage does not answer; waiting for it: %s", error)
+            time.sleep(_PAUSE_SECONDS)
+
+
+def newest(
+    store: Store, rank: int, only: CheckpointId | None = None
+) -> tuple[Restored, dict[str, torch.Tensor]] | None:
+    """Read the newest checkpoint that is valid for every rank.
+
+    Args:
+        store: The job's root, or that of the job to start from.
+        rank: This rank.
+        only: The one checkpoint to take, if it must be that one.
+
+    Returns:
+        What was restored, with its tensors by name; None when there is none.
+
+    Raises:
+        NoValidCheckpoint: checkpoints exist, and none is valid.
+    """
+    skip: set[CheckpointId] = set()
+    if only is not None:
+        skip = {each for each in patiently(lambda: reader.list_commits(store)) if each != only}
+    while True:
+        tensors: dict[str, torch.Tensor] = {}
+
+        def into(spec: TensorSpec) -> memoryview:
+            tensors[spec.name] = empty_for(spec)  # noqa: B023 (called before the next round)
+            return view_of(tensors[spec.name])  # noqa: B023
+
+        restored = patiently(lambda: reader.restore_newest(store, into, rank, skip=skip))
+        found = _all_found(restored)
+        if len(set(found)) == 1:
+            return None if restored is None else (restored, tensors)
+        # A zombie's late commit, or a range that only one rank could not read: the oldest that
+        # anybody found is the newest that everybody has.
+        oldest = min(found)
+        listed = patiently(lambda: reader.list_commits(store))
+        skip |= {each for each in listed if (each.generation, each.step) > oldest}
+
+
+def _all_found(restored: Restored | None) -> list[tuple[int, int]]:
+    mine = (restored.commit.generation, restored.commit.step) if restored else (-1, -1)
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, mine)
+    return found
+
+
+def parse_source(uri: str, **options: Any) -> tuple[Store, CheckpointId | None]:
+    """Open `checkpoint.resumeFrom`: a job's folder, or one checkpoint in it.
+
+    Args:
+        uri: The URI.
+        options: As for `open_store`.
+    """
+    root, mark, rest = uri.rstrip("/").rpartition("/ckpt/")
+    if mark:
+        key = parse_checkpoint_key(f"ckpt/{rest}/COMMIT.json")
+        if key is not None:
+            return open_store(root, **options), key.id
+    return open_store(uri, **options), None

@@ -1,0 +1,366 @@
+"""`headway.init()`: a process group, checkpoints that are taken and restored by themselves, and
+progress, for an ordinary PyTorch training loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+
+from headway.checkpoint.errors import NoValidCheckpoint, StoreError
+from headway.checkpoint.layout import CheckpointId
+from headway.checkpoint.reader import Restored
+from headway.checkpoint.stores import Store, open_store
+from headway.train import restorer, rng
+from headway.train.data import BatchOrder, Loader, size_of
+from headway.train.link import AgentLink
+from headway.train.saver import Saver, Snapshot, take
+from headway.train.state import flatten, unflatten
+from headway_api import contract
+from headway_api.contract import ExitCode
+from headway_api.trainingjob import Checkpoint
+
+log = logging.getLogger("headway")
+_REPORT_SECONDS = 0.2
+_RESERVED = frozenset({"loader"})
+
+
+class Run:
+    """A training run, as one rank sees it. Made by `headway.init`.
+
+    Attributes:
+        rank: Global rank.
+        world_size: Ranks of the group.
+        local_rank: Rank within the pod.
+        device: Where this rank computes.
+        step_count: Optimizer steps done, over all restarts.
+        resumed_from_step: Step of the restored checkpoint; None after a fresh start.
+    """
+
+    def __init__(self, seed: int, backend: str | None, timeout: timedelta) -> None:
+        env = os.environ
+        self.rank = int(env.get("RANK", "0"))
+        self.world_size = int(env.get("WORLD_SIZE", "1"))
+        self.local_rank = int(env.get("LOCAL_RANK", "0"))
+        self.generation = int(env.get(contract.ENV_GENERATION, "1"))
+        self.seed = seed
+        self.device = self._choose_device()
+        self.step_count = 0
+        self.resumed_from_step: int | None = None
+        self._init_group(backend, timeout)
+        rng.seed_everything(seed, self.rank)
+        self._link = AgentLink(self.rank, self.generation)
+        self._stateful: dict[str, Any] = {}
+        self._loader: Loader | None = None
+        self._total: int | None = None
+        self._metrics: dict[str, float] = {}
+        self._reported_at = 0.0
+        self._store = self._open_store()
+        self._saver = (
+            Saver(self._store, self._link, self.rank, self.world_size) if self._store else None
+        )
+        self._sent_step = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.finish()
+
+    # --- set-up --------------------------------------------------------------------------------
+
+    def _choose_device(self) -> torch.device:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(self.local_rank)
+            return torch.device("cuda", self.local_rank)
+        return torch.device("cpu")
+
+    def _init_group(self, backend: str | None, timeout: timedelta) -> None:
+        chosen = backend or ("nccl" if self.device.type == "cuda" else "gloo")
+        if "MASTER_ADDR" in os.environ:
+            dist.init_process_group(chosen, timeout=timeout)
+        else:
+            dist.init_process_group(chosen, store=dist.HashStore(), rank=0, world_size=1)
+
+    def _open_store(self) -> Store | None:
+        uri = os.environ.get(contract.ENV_STORAGE_URI)
+        # Without an agent nobody commits, and what is never committed need not be written.
+        return open_store(uri, **_store_options()) if uri and self._link.connected else None
+
+    def param(self, name: str, default: Any = None) -> Any:
+        """A parameter of the job (`spec.parameters`), in the type of `default`.
+
+        Raises:
+            KeyError: it is not set and there is no default.
+            ValueError: its text does not fit the type of `default`.
+        """
+        parameters = json.loads(os.environ.get(contract.ENV_PARAMETERS) or "{}")
+        if name not in parameters:
+            if default is None:
+                raise KeyError(f"the job has no parameter {name!r}: set spec.parameters.{name}")
+            return default
+        text = parameters[name]
+        if default is None or isinstance(default, str):
+            return text
+        if isinstance(default, bool):
+            return text.lower() in ("1", "true", "yes")
+        return type(default)(text)
+
+    def loader(
+        self,
+        dataset: Dataset[Any],
+        global_batch_size: int,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        **options: Any,
+    ) -> Loader:
+        """The training data: a DataLoader in an order that survives restarts exactly.
+
+        Args:
+            dataset: A map-style data set.
+            global_batch_size: Samples of a step over all ranks.
+            shuffle: Whether each epoch has an order of its own.
+            drop_last: Whether a last, smaller step is left out.
+            options: Further arguments of `torch.utils.data.DataLoader`.
+        """
+        order = BatchOrder(
+            size_of(dataset),
+            global_batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+        )
+        self._loader = Loader(dataset, order, **options)
+        return self._loader
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The latest value of each metric."""
+        return self._metrics
+
+    # --- checkpoints -----------------------------------------------------------------------------
+
+    def checkpointing(self, **stateful: Any) -> bool:
+        """Name what belongs to the training state, and restore the newest checkpoint.
+
+        Args:
+            stateful: Objects with `state_dict()` and `load_state_dict()`: model (DDP or not),
+                optimizer, scheduler, scaler, EMA, … Random generators and the loader's position
+                are part of the state without being named.
+
+        Returns:
+            Whether a checkpoint was restored.
+        """
+        if clash := _RESERVED & stateful.keys():
+            raise ValueError(f"{', '.join(clash)}: this name is taken; the loader saves itself")
+        self._stateful = {name: _unwrapped(value) for name, value in stateful.items()}
+        restored = self._restore()
+        self._link.attach(self.step_count)
+        return restored
+
+    def _restore(self) -> bool:
+        if self._store is None:
+            return False
+        try:
+            found = restorer.newest(self._store, self.rank) or self._from_elsewhere()
+        except (NoValidCheckpoint, StoreError) as error:
+            log.error("%s", error)
+            sys.exit(ExitCode.CONFIG)
+        if found is None:
+            return False
+        restored, tensors = found
+        self._load(restored, tensors)
+        if self.rank == 0:
+            self._link.send(
+                {
+                    "type": "restored",
+                    "step": self.step_count,
+                    "fallbacks": [f"{f.id}: {f.reason}" for f in restored.fallbacks],
+                }
+            )
+        return True
+
+    def _from_elsewhere(self) -> tuple[Restored, dict[str, torch.Tensor]] | None:
+        source = Checkpoint.model_validate_json(
+            os.environ.get(contract.ENV_CHECKPOINT) or "{}"
+        ).resume_from
+        if source is None:
+            return None
+        store, only = restorer.parse_source(source, **_store_options())
+        found = restorer.newest(store, self.rank, only)
+        if found is None:
+            raise StoreError(f"checkpoint.resumeFrom {source}: there is no checkpoint")
+        return found
+
+    def _load(self, restored: Restored, tensors: Mapping[str, torch.Tensor]) -> None:
+        state = unflatten(restored.commit.objects, tensors)
+        for name, value in self._stateful.items():
+            if name not in state:
+                raise KeyError(
+                    f"the checkpoint has no {name!r}; it holds {', '.join(state['names'])}"
+                )
+            value.load_state_dict(state[name])
+        self.step_count = self.resumed_from_step = restored.commit.step
+        if self._loader is not None and state.get("loader"):
+            self._loader.order.load_state_dict(state["loader"])
+        if restored.rank_state is not None:
+            rng.restore(restored.rank_state["rng"])
+        if self._saver is not None:
+            self._saver.resumed_from = restored.commit.id
+
+    def _snapshot(self) -> Snapshot:
+        tensors: dict[str, torch.Tensor] = {}
+        objects: dict[str, Any] = {"names": sorted(self._stateful)}
+        for name, value in self._stateful.items():
+            objects[name] = flatten(value.state_dict(), name, tensors)
+        if self._loader is not None:
+            objects["loader"] = self._loader.order.state_dict()
+        rank_zero = self._buffers() & tensors.keys()
+        return Snapshot(
+            checkpoint=CheckpointId(generation=self.generation, step=self.step_count),
+            tensors=take(tensors, self.rank, self.world_size, rank_zero),
+            rank_zero=rank_zero,
+            objects=objects,
+            rank_state={"rng": rng.capture()},
+            metrics=dict(self._metrics),
+        )
+
+    def _buffers(self) -> set[str]:
+        return {
+            f"{name}.{buffer}"
+            for name, value in self._stateful.items()
+            if isinstance(value, torch.nn.Module)
+            for buffer, _ in value.named_buffers()
+        }
+
+    # --- the loop ----------------------------------------------------------------------------------
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """The epochs that are still to do, from the restored one on.
+
+        An epoch whose last step was already done is still given: its inner loop has nothing left
+        to do, and what follows it (validation, scheduler) runs as it would have.
+        """
+        if self._loader is None:
+            raise RuntimeError("make the data with run.loader(...) before run.epochs(...)")
+        order = self._loader.order
+        self._total = count * order.steps_per_epoch
+        while order.epoch < count:
+            yield order.epoch
+            order.next_epoch()
+
+    def step(self, **metrics: float) -> None:
+        """A step boundary: call it after `optimizer.step()`.
+
+        Takes a checkpoint when one is due, reports progress, and ends the process with exit code
+        143 after a checkpoint when the pod is being taken away.
+
+        Args:
+            metrics: Values to report, such as `loss`; floats, or tensors of one element.
+        """
+        self.step_count += 1
+        if self._loader is not None:
+            self._loader.order.steps_done += 1
+        agreed = self._link.passed(self.step_count)
+        now = time.monotonic()
+        due = now - self._reported_at >= _REPORT_SECONDS
+        if metrics and (due or agreed):
+            self._metrics |= {name: float(value) for name, value in metrics.items()}
+        if due or agreed:
+            self._report(now)
+        if agreed == "save":
+            self._save()
+        elif agreed == "stop":
+            saved = self._save_and_wait()
+            log.info("step %d is %s; leaving", self.step_count, "saved" if saved else "NOT saved")
+            sys.exit(ExitCode.PREEMPTED)
+
+    def log(self, **metrics: float) -> None:
+        """Report values that belong to no single step, such as a validation accuracy."""
+        self._metrics |= {name: float(value) for name, value in metrics.items()}
+        self._report(time.monotonic())
+
+    def finish(self) -> None:
+        """The end of the training: a last checkpoint, and every rank waits for every other.
+
+        Raises:
+            RuntimeError: the last checkpoint could not be saved.
+        """
+        if not self._save_and_wait():
+            raise RuntimeError("the last checkpoint could not be saved; see the messages above")
+        self._report(time.monotonic())
+        dist.barrier()
+        dist.destroy_process_group()
+
+    def _save(self) -> None:
+        if self._saver is not None and self._stateful:
+            self._saver.send(self._snapshot())
+            self._sent_step = self.step_count
+
+    def _save_and_wait(self) -> bool:
+        if self._saver is None or not self._stateful or self.step_count == self.resumed_from_step:
+            return True
+        if self.step_count != self._sent_step:
+            self._save()
+        return self._saver.committed(self.step_count)
+
+    def _report(self, now: float) -> None:
+        if self.rank:
+            return
+        self._reported_at = now
+        self._link.send(
+            {
+                "type": "step",
+                "step": self.step_count,
+                "total": self._total,
+                "epoch": self._loader.order.epoch if self._loader else None,
+                "metrics": self._metrics,
+            }
+        )
+
+
+def _unwrapped(value: Any) -> Any:
+    return value.module if isinstance(value, DistributedDataParallel) else value
+
+
+def _store_options() -> dict[str, str | None]:
+    return {
+        "endpoint": os.environ.get(contract.ENV_STORAGE_ENDPOINT) or None,
+        "region": os.environ.get(contract.ENV_STORAGE_REGION) or None,
+    }
+
+
+def init(*, seed: int = 0, backend: str | None = None, timeout_seconds: float = 60) -> Run:
+    """Join the process group and return this rank's `Run`.
+
+    Under Headway all settings come from the pod's environment. A plain `python train.py` works
+    too: one rank, and no checkpoints.
+
+    Args:
+        seed: Seed of Python's, NumPy's and torch's generators (plus the rank) and of the order
+            of the data.
+        backend: `gloo` or `nccl`; by default what fits the device.
+        timeout_seconds: Time after which a collective without its peers fails.
+    """
+    logging.basicConfig(level=logging.INFO, format="headway %(message)s")
+    return Run(seed, backend, timedelta(seconds=timeout_seconds))
