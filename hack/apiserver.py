@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -66,7 +67,7 @@ class ApiServer:
         path.write_text(json.dumps(_kubeconfig(self.url, self.ca_file, token)))
         return path
 
-    def writes(self) -> list[dict[str, object]]:
+    def writes(self) -> list[dict[str, Any]]:
         """The audit events of all writes so far, oldest first."""
         if not self.audit_log.exists():
             return []

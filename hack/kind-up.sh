@@ -131,9 +131,9 @@ say "storage"
 storage
 say "chart"
 chart
-if [[ $example == yes && -f examples/digits/job-kind.yaml ]]; then
+if [[ $example == yes ]]; then
   say "example"
-  run_example examples/digits/job-kind.yaml
+  run_example examples/digits/job.yaml
 fi
 say "ready"
 cat <<EOF

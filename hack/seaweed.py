@@ -20,7 +20,7 @@ import urllib.request
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import obstore
 from obstore.store import S3Store
@@ -199,7 +199,7 @@ class SeaweedServer:
             return False
         return True
 
-    def _signed(self, method: str, bucket: str) -> None:
+    def _signed(self, method: Literal["GET", "PUT"], bucket: str) -> None:
         store = S3Store(
             bucket,
             endpoint=self.endpoint,

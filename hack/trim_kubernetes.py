@@ -24,9 +24,8 @@ def main() -> None:
     """Delete every generated module that importing `USED` did not load."""
     for name in USED:
         import_module(name)
-    loaded = {
-        Path(module.__file__) for module in sys.modules.values() if getattr(module, "__file__", "")
-    }
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    loaded = {Path(file) for file in files if file}
     root = Path(sys.modules["kubernetes"].__path__[0])
     deleted = [
         path

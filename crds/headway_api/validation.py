@@ -220,8 +220,9 @@ def _broken_bounds(value: Any, schema: JsonSchema, path: str) -> Iterator[Cause]
 
 
 def _is_time(value: str) -> bool:
+    """Whether this is RFC 3339, which wants the `T` and the zone that ISO 8601 can do without."""
     try:
-        return datetime.fromisoformat(value).tzinfo is not None
+        return "T" in value and datetime.fromisoformat(value).tzinfo is not None
     except ValueError:
         return False
 

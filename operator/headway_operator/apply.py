@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -24,7 +25,6 @@ from headway_operator.cluster.client import (
     NotFound,
     Object,
     Resource,
-    Unavailable,
 )
 from headway_operator.metrics import Metrics
 from headway_operator.resources import TRAINING_JOB
@@ -179,9 +179,7 @@ class Applier:
             "metadata": {"uid": job.uid, "resourceVersion": job.resource_version},
             "status": merge_patch_between(job.status.wire(), status.wire()),
         }
-        call = self._client.patch(
-            TRAINING_JOB, job.namespace, job.name, body, subresource="status"
-        )
+        call = self._client.patch(TRAINING_JOB, job.namespace, job.name, body, subresource="status")
         try:
             item = await self._write("patch", TRAINING_JOB, call)
         except NotFound:
@@ -191,10 +189,8 @@ class Applier:
 
     async def _delete_job(self, job: Job) -> None:
         call = self._client.delete(TRAINING_JOB, job.namespace, job.name, uid=job.uid)
-        try:
+        with suppress(NotFound, Conflict):  # somebody was faster
             await self._write("delete", TRAINING_JOB, call)
-        except (NotFound, Conflict):  # somebody was faster
-            pass
         self._cache.forget_job((job.namespace, job.name), job.uid)
 
     async def _write(self, verb: str, resource: Resource, call: Awaitable[T]) -> T:
@@ -223,11 +219,6 @@ def merge_patch_between(old: Any, new: Any) -> dict[str, Any]:
 def retry_after(error: BaseException) -> float | None:
     """Seconds that the API server asked us to wait."""
     return error.retry_after if isinstance(error, ApiError | Blocked) else None
-
-
-def is_uncertain(error: BaseException) -> bool:
-    """Whether a write may have been carried out all the same."""
-    return isinstance(error, Unavailable)
 
 
 def _event_body(job: Job, event: Event, now: str) -> Object:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -18,11 +17,10 @@ from headway_operator.cache import Cache, JobKey
 from headway_operator.cluster.client import ApiError, Conflict, KubeClient, NotFound, Resource
 from headway_operator.cluster.client import WatchEvent as ClusterEvent
 from headway_operator.metrics import Metrics
-from headway_operator.resources import TRAINING_JOB
 from headway_operator.settings import Settings
 from headway_operator.trainingjob.plan import Plan
 from headway_operator.trainingjob.reconcile import reconcile
-from headway_operator.trainingjob.view import Obstacle, View, parse_job
+from headway_operator.trainingjob.view import Job, Obstacle, View, parse_job
 from headway_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -170,7 +168,7 @@ class Controller:
             outcome = "blocked" if isinstance(error, Blocked) else type(error).__name__
             wait = self._backoff(key, retry_after(error))
             logger.info("%s/%s: %s; next try in %.1f s", *key, error, wait)
-        except Exception:  # noqa: BLE001 - a bug met by one job must not stop the others
+        except Exception:  # a bug met by one job must not stop the others
             outcome = "bug"
             wait = self._backoff(key, None)
             logger.exception("%s/%s: reconcile failed; next try in %.1f s", *key, wait)
@@ -241,19 +239,18 @@ class Controller:
             job=job,
             pods=own,
             taken=frozenset(pod.name for pod in pods if pod.owner != job.uid),
-            runtime=self._runtime(view_of=key, item=item),
+            runtime=self._runtime(job),
             progress=self.latest_progress(key),
             lost_nodes=self._cache.lost_nodes(own),
             obstacle=self._obstacle(key, job.generation),
             settings=self._settings,
         )
 
-    def _runtime(self, *, view_of: JobKey, item: dict[str, object]) -> TrainingRuntimeSpec | None:
-        job = parse_job(item)
+    def _runtime(self, job: Job) -> TrainingRuntimeSpec | None:
         reference = job.spec.runtime_ref
         if reference is None or job.status.runtime is not None:
             return None
-        found = self._cache.runtime(reference.kind, view_of[0], reference.name)
+        found = self._cache.runtime(reference.kind, job.namespace, reference.name)
         return None if found is None else TrainingRuntimeSpec.model_validate(found["spec"])
 
     def _obstacle(self, key: JobKey, generation: int) -> Obstacle | None:
@@ -294,9 +291,9 @@ class Controller:
     def _forget(self, key: JobKey) -> None:
         self._set_phase(key, None)
         self._budget.forget(key)
-        for known in (self._failures, self._refusals, self._progress):
-            with suppress(KeyError):
-                del known[key]  # type: ignore[attr-defined]
+        self._failures.pop(key, None)
+        self._refusals.pop(key, None)
+        self._progress.pop(key, None)
 
 
 def _tells_news(known: ProgressReport, report: ProgressReport) -> bool:
@@ -307,6 +304,3 @@ def _tells_news(known: ProgressReport, report: ProgressReport) -> bool:
         or known.events != report.events
         or (known.checkpoint is None) != (report.checkpoint is None)
     )
-
-
-__all__ = ["TRAINING_JOB", "Controller"]

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from headway_operator.cluster.client import (
@@ -32,6 +33,24 @@ SHORT_WATCH: Final = 1.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where a reflector's time and chance come from; simulations bring their own.
+
+    Attributes:
+        clock: seconds, for `last_activity`.
+        sleep: waits between failures.
+        jitter: from 0 to 1; spreads clients that failed together.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    jitter: Callable[[], float] = random.random
+
+
+REAL_TIME: Final = Timing()
+
+
 class Reflector:
     """Calls a handler for every change of a kind, from the first list on.
 
@@ -56,9 +75,7 @@ class Reflector:
         namespace: str | None = None,
         label_selector: str | None = None,
         watch_seconds: float = 240.0,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
+        timing: Timing = REAL_TIME,
     ) -> None:
         """Nothing happens before `run`.
 
@@ -70,21 +87,17 @@ class Reflector:
             namespace: to follow alone; all without.
             label_selector: objects to follow alone.
             watch_seconds: see above.
-            clock: seconds, for `last_activity`.
-            sleep: waits between failures.
-            jitter: from 0 to 1; spreads clients that failed together.
+            timing: clock, sleep and randomness.
         """
         self.synced = asyncio.Event()
         self.watch_seconds = watch_seconds
-        self.last_activity = clock()
+        self.last_activity = timing.clock()
         self._client = client
         self._resource = resource
         self._on_event = on_event
         self._namespace = namespace
         self._label_selector = label_selector
-        self._clock = clock
-        self._sleep = sleep
-        self._jitter = jitter
+        self._timing = timing
         self._known: dict[Key, Object] = {}
         self._version: str | None = None
         self._failures = 0
@@ -102,12 +115,12 @@ class Reflector:
                 self._failed(resume=isinstance(error, Unavailable | TooManyRequests))
                 retry_after = error.retry_after or 0.0
             except Exception:
-                logger.exception(
-                    "watching %s failed: it will be listed anew", self._resource.plural
-                )
+                logger.exception("watching %s: will list it anew", self._resource.plural)
                 self._failed(resume=False)
             if self._failures:
-                await self._sleep(max(retry_after, backoff(self._failures, self._jitter())))
+                await self._timing.sleep(
+                    max(retry_after, backoff(self._failures, self._timing.jitter()))
+                )
 
     async def _relist(self) -> None:
         listing = await self._client.list(
@@ -121,7 +134,7 @@ class Reflector:
 
     async def _follow(self) -> None:
         """Hand on one watch's changes until the server ends it."""
-        begun, heard_of_any = self._clock(), False
+        begun, heard_of_any = self._timing.clock(), False
         stream = self._client.watch(
             self._resource,
             namespace=self._namespace,
@@ -137,7 +150,7 @@ class Reflector:
                     self._tell(change)
                 self._version = event.object["metadata"]["resourceVersion"]
         self._heard()
-        if heard_of_any or self._clock() - begun >= SHORT_WATCH:
+        if heard_of_any or self._timing.clock() - begun >= SHORT_WATCH:
             self._failures = 0
         else:
             self._failed(resume=True)
@@ -155,7 +168,7 @@ class Reflector:
             logger.exception("handling %s of %s %s/%s", kind, self._resource.kind, namespace, name)
 
     def _heard(self) -> None:
-        self.last_activity = self._clock()
+        self.last_activity = self._timing.clock()
 
     def _failed(self, *, resume: bool) -> None:
         self._failures += 1
@@ -200,12 +213,12 @@ def watch_changes(known: Mapping[Key, Object], event: WatchEvent) -> list[Change
         return []
     if _uid(item) == _uid(held):
         return [("DELETED" if event.type == "DELETED" else "MODIFIED", item)]
-    # The end of the one before it was missed.
-    return [("DELETED", held)] + ([] if event.type == "DELETED" else [("ADDED", item)])
+    missed: Change = ("DELETED", held)  # the end of the one that had the name before
+    return [missed] if event.type == "DELETED" else [missed, ("ADDED", item)]
 
 
 def backoff(failures: int, jitter: float) -> float:
-    """Seconds to wait after so many failures in a row; `jitter` from 0 to 1 takes off up to half."""
+    """Seconds to wait after failures in a row; `jitter` from 0 to 1 takes off up to half."""
     return float(min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))) * (1 - jitter / 2)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from headway_operator.cluster.client import Resource, custom_resource
+from headway_operator.cluster.client import custom_resource
 
 TRAINING_JOB: Final = custom_resource("TrainingJob")
 TRAINING_RUNTIME: Final = custom_resource("TrainingRuntime")

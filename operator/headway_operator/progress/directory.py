@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from headway_api.messages import ProgressReport
@@ -94,5 +95,5 @@ class AlwaysLeads:
 
 
 async def _within(change: asyncio.Future[None], timeout: float) -> None:
-    await asyncio.wait([change], timeout=timeout)
-    change.cancel()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(change, timeout)

@@ -58,7 +58,7 @@ def shared_environment(
         values[contract.ENV_MEMORY_LIMIT] = str(memory)
     if spec.checkpoint is not None:
         values[contract.ENV_CHECKPOINT] = json.dumps(spec.checkpoint.wire(), sort_keys=True)
-    own = [{"name": name, "value": value} for name, value in values.items()]
+    own: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     own += [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
         for name, path in _FIELDS.items()

@@ -57,7 +57,8 @@ def merged(spec: TrainingJobSpec, runtime: TrainingRuntimeSpec | None) -> Traini
     if spec.command is None:
         raise Stuck(
             "CommandMissing",
-            "Neither the job nor its runtime gives a command: set command, e.g. [python, train.py].",
+            "Neither the job nor its runtime gives a command: "
+            "set command, e.g. [python, train.py].",
         )
     if spec.storage is None and (spec.checkpoint is not None or spec.model is not None):
         raise Stuck("StorageMissing", "Checkpoints and models need storage.uri: set it.")
@@ -85,9 +86,7 @@ def _pod_over(base: PodOptions | None, own: PodOptions | None) -> PodOptions | N
     if base is None or own is None:
         return own or base
     update: dict[str, Any] = {
-        name: value
-        for name in PodOptions.model_fields
-        if (value := getattr(own, name)) is not None
+        name: value for name in PodOptions.model_fields if (value := getattr(own, name)) is not None
     }
     for name in ("labels", "annotations", "node_selector"):
         update[name] = _joined(getattr(base, name), getattr(own, name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -109,7 +109,7 @@ class View:
     lost_nodes: frozenset[str] = frozenset()
     """Those of the pods' nodes whose kubelet is silent."""
     obstacle: Obstacle | None = None
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
 
 
 def parse_job(item: Mapping[str, Any]) -> Job:

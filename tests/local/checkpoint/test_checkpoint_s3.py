@@ -20,6 +20,7 @@ from checkpoint_world import (
     write_parts,
 )
 from hack.seaweed import SeaweedServer
+
 from headway.checkpoint import fence
 from headway.checkpoint.errors import BucketMissing, ObjectMissing, StoreDenied, StoreUnavailable
 from headway.checkpoint.layout import CheckpointId
@@ -161,20 +162,10 @@ def test_a_save_outlives_a_server_that_dies_and_comes_back(seaweed: SeaweedServe
     store = root(seaweed, "revived")
     save(store, OLDER, make_state(10))
     seaweed.stop()
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            save(store, NEWER, make_state(20))
-        except BaseException as error:
-            failures.append(error)
-
-    saving = threading.Thread(target=work)
-    saving.start()
-    seaweed.start()
-    saving.join(timeout=PATIENT.deadline)
-    assert not saving.is_alive()
-    assert failures == []
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(save, store, NEWER, make_state(20))
+        seaweed.start()
+        saving.result(timeout=PATIENT.deadline)
     restored, found = restore(store)
     assert (restored.commit.id, found) == (NEWER, contents(make_state(20)))
 

@@ -1,5 +1,6 @@
 """The files generated from the models: never edited by hand, never out of date."""
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,7 @@ HACK = Path(__file__).parents[3] / "hack"
 @pytest.fixture
 def generate(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(HACK))
-    import generate as module
-
-    yield module
+    yield importlib.import_module("generate")
     sys.modules.pop("generate")
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 import pytest
+from pydantic import Field
+
 from headway_api.base import ApiModel, Immutable, IntOrString, ListType, PreserveUnknown, Rule
 from headway_api.crd import crd
 from headway_api.kinds import KINDS, Kind
 from headway_api.schema import SchemaError, structural
-from pydantic import Field
 
 ShortName = Annotated[str, Field(max_length=8)]
 ANNOTATION_LIMIT = 262_144

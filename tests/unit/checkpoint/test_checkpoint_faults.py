@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from checkpoint_world import NOW, Memory, contents, make_state, restore, save, write_parts
+
 from headway.checkpoint import fence
 from headway.checkpoint.checksum import crc64
 from headway.checkpoint.errors import (

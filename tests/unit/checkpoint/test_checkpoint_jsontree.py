@@ -4,9 +4,10 @@ import json
 import math
 
 import pytest
-from headway.checkpoint.jsontree import dumps, loads
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headway.checkpoint.jsontree import dumps, loads
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 keys = st.text().filter(lambda key: key != "$float")

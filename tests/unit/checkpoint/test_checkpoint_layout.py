@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from headway.checkpoint.layout import (
     CheckpointId,
     CommitKey,
@@ -11,8 +14,6 @@ from headway.checkpoint.layout import (
     parse_checkpoint_key,
     parse_metrics_key,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 numbers = st.integers(0, 10**14)
 ids = st.builds(CheckpointId, generation=st.integers(0, 10**8), step=numbers)
@@ -59,7 +60,7 @@ def test_every_key_is_read_back(checkpoint: CheckpointId, rank: int, world_size:
         "ckpt/0000000001500-000003/COMMIT.json",
         "ckpt/000000001500-000003-1/COMMIT.json",
         "ckpt/00000000150x-000003/COMMIT.json",
-        "ckpt/٠٠٠٠٠٠٠٠١٥٠٠-000003/COMMIT.json",
+        "ckpt/\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0661\u0665\u0660\u0660-000003/COMMIT.json",
         "ckpt/000000001500-000003/part-1-of-4.safetensors",
         "ckpt/000000001500-000003/rank-000001.json",
         "ckpt/000000001500-000003/COMMIT.json\n",

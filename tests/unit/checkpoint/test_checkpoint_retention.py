@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import pytest
 from checkpoint_world import contents, make_state, restore, save, write_parts
+from hypothesis import given
+from hypothesis import strategies as st
+
 from headway.checkpoint.layout import CheckpointId
 from headway.checkpoint.reader import list_commits, scan
 from headway.checkpoint.retention import (
@@ -13,8 +16,6 @@ from headway.checkpoint.retention import (
     prune,
 )
 from headway.checkpoint.stores import Store
-from hypothesis import given
-from hypothesis import strategies as st
 
 ids = st.builds(CheckpointId, generation=st.integers(0, 4), step=st.integers(0, 50))
 metrics = st.dictionaries(st.sampled_from(["loss", "accuracy"]), st.integers(-3, 3).map(float))

@@ -14,14 +14,15 @@ from checkpoint_world import (
     save,
     write_parts,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import deserialize
+
 from headway.checkpoint.layout import LATEST, CheckpointId
 from headway.checkpoint.reader import list_commits, load_commit, read_rank_state, read_tensors
 from headway.checkpoint.state import CHUNK, ITEM_SIZES, TensorSpec
 from headway.checkpoint.stores import Store, open_store
 from headway.checkpoint.writer import commit, write_part
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors import deserialize
 
 FIRST = CheckpointId(generation=1, step=10)
 

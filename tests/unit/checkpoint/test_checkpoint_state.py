@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 from checkpoint_world import chunk_of
-from headway.checkpoint.state import CHUNK, ITEM_SIZES, Fragment, TensorSpec, partition
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
+from headway.checkpoint.state import CHUNK, ITEM_SIZES, Fragment, TensorSpec, partition
 
 shapes = st.lists(st.integers(0, 6), max_size=3).map(tuple)
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(lambda n: "@" not in n)

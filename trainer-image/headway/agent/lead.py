@@ -347,7 +347,19 @@ class Lead:
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            self._post(lambda: _broken(error))
+
+
+def _broken(error: BaseException | None) -> list[Action]:
+    """A defect of ours in a background task ends the lead, loudly, instead of hanging it."""
+    assert error is not None
+    raise error
 
 
 def store_port(address: str, generation: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 import uuid
@@ -14,6 +15,7 @@ from headway.agent.faults import utc
 from headway.agent.wire import Message
 from headway_api.messages import CheckpointReport, EventReport, ProgressReport, RestartReport
 
+log = logging.getLogger(__name__)
 _SOONEST_SECONDS = 1.0
 _LATEST_SECONDS = 10.0
 _EVENTS_KEPT = 8
@@ -118,7 +120,8 @@ class Reporter:
         )
 
     def event(self, reason: str, message: str, severity: str = "Warning") -> None:
-        """Note something for `kubectl describe`."""
+        """Note something for the log and for `kubectl describe`."""
+        log.log(logging.WARNING if severity == "Warning" else logging.INFO, "%s", message)
         self._posted += 1
         name = f"{self.report.session[:8]}-{self._posted}"
         self._events.append(EventReport(id=name, type=severity, reason=reason, message=message))

@@ -54,7 +54,6 @@ class WorkerLink:
             return
         rank = int(hello["rank"])
         self._channels[rank] = channel
-        self._on_message(rank, hello)
         while (message := await channel.receive()) is not None:
             self._on_message(rank, message)
         self._channels.pop(rank, None)

@@ -52,14 +52,13 @@ class AgentLink:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(path)
         self.connected = True
-        self._hello = {"rank": rank, "generation": generation, "pid": os.getpid()}
+        self.send({"type": "hello", "rank": rank, "generation": generation, "pid": os.getpid()})
         threading.Thread(target=self._read, name="headway-agent", daemon=True).start()
 
     def attach(self, step: int) -> None:
         """Say that this rank takes part in agreements, from `step` on."""
         self._step = step
-        if self.connected:
-            self.send({"type": "attach", "step": step, **self._hello})
+        self.send({"type": "attach", "step": step})
 
     def send(self, message: Message) -> None:
         """Send a message; an agent that is gone is about to end this process anyway."""

@@ -269,7 +269,7 @@ class Run:
             yield order.epoch
             order.next_epoch()
 
-    def step(self, **metrics: float) -> None:
+    def step(self, **metrics: float | torch.Tensor) -> None:
         """A step boundary: call it after `optimizer.step()`.
 
         Takes a checkpoint when one is due, reports progress, and ends the process with exit code
@@ -285,7 +285,7 @@ class Run:
         now = time.monotonic()
         due = now - self._reported_at >= _REPORT_SECONDS
         if metrics and (due or agreed):
-            self._metrics |= {name: float(value) for name, value in metrics.items()}
+            self._metrics |= {name: _number(value) for name, value in metrics.items()}
         if due or agreed:
             self._report(now)
         if agreed == "save":
@@ -295,9 +295,9 @@ class Run:
             log.info("step %d is %s; leaving", self.step_count, "saved" if saved else "NOT saved")
             sys.exit(ExitCode.PREEMPTED)
 
-    def log(self, **metrics: float) -> None:
+    def log(self, **metrics: float | torch.Tensor) -> None:
         """Report values that belong to no single step, such as a validation accuracy."""
-        self._metrics |= {name: float(value) for name, value in metrics.items()}
+        self._metrics |= {name: _number(value) for name, value in metrics.items()}
         self._report(time.monotonic())
 
     def finish(self) -> None:
@@ -337,6 +337,10 @@ class Run:
                 "metrics": self._metrics,
             }
         )
+
+
+def _number(value: float | torch.Tensor) -> float:
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
 def _unwrapped(value: Any) -> Any:
