@@ -1,16 +1,20 @@
 # The operator. docker build -t headway-operator:dev .
 ARG BASE_IMAGE=python:3.13-slim
 
-# Third-party packages: rebuilt only when pyproject.toml changes.
+FROM ${BASE_IMAGE} AS requirements
+WORKDIR /src
+COPY hack/requirements.py hack/
+COPY pyproject.toml .
+RUN python hack/requirements.py operator > /requirements.txt
+
+# Third-party packages: rebuilt only when the requirements change.
 FROM ${BASE_IMAGE} AS packages
 RUN python -m venv /opt/headway/venv
-ENV PATH=/opt/headway/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-WORKDIR /src
-COPY hack/requirements.py hack/trim_kubernetes.py hack/
-COPY pyproject.toml .
-RUN python hack/requirements.py operator > /tmp/requirements.txt \
- && pip install --requirement /tmp/requirements.txt \
- && python hack/trim_kubernetes.py \
+ENV PATH=/opt/headway/venv/bin:$PATH
+COPY --from=requirements /requirements.txt /
+RUN pip install --no-cache-dir --requirement /requirements.txt
+COPY hack/trim_kubernetes.py /
+RUN python /trim_kubernetes.py \
  && pip uninstall --yes pip \
  && echo /opt/headway/code > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/headway.pth"
 

@@ -8,7 +8,7 @@
 #   --no-example  stop when the operator is ready
 # environment: TRAINER_BASE_IMAGE  base of the trainer image, with torch in it
 #              SEAWEED_IMAGE       the S3 server (default: the one in hack/seaweed.yaml)
-# needs docker, kind, kubectl and helm on PATH.
+# needs docker, kind, kubectl, helm and python3 on PATH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +22,7 @@ while (($#)); do
     *) echo "unknown argument $1: see $0 --help" >&2; exit 2 ;;
   esac
 done
-for tool in docker kind kubectl helm; do
+for tool in docker kind kubectl helm python3; do
   command -v "$tool" >/dev/null || { echo "$tool is not on PATH: install it first" >&2; exit 2; }
 done
 mkdir -p "$(dirname "$kubeconfig")"
@@ -68,7 +68,7 @@ load() {
     fi
   done
   ((${#missing[@]})) || return 0
-  kind load docker-image "$image" --name "$name" --nodes "$(IFS=,; echo "${missing[*]}")"
+  python3 hack/kind_load.py "$image" "${missing[@]}"
   kubectl annotate --overwrite node "${missing[@]}" "$key=$id" >/dev/null
 }
 

@@ -90,6 +90,20 @@ class Applier:
             return
         self._cache.put(TRAINING_JOB, item)
 
+    async def verify(self, key: JobKey, older_than: datetime) -> None:
+        """Ask for pods that we have made some time ago and no watch has told of."""
+        for pod in self._cache.unseen(key):
+            if pod.created >= older_than:
+                continue
+            try:
+                item = await self._client.get(POD, key[0], pod.name)
+            except NotFound:
+                self._cache.forget_pod(key, pod.name, pod.uid)
+                continue
+            if item["metadata"]["uid"] != pod.uid:
+                self._cache.forget_pod(key, pod.name, pod.uid)
+            self._cache.put(POD, item)
+
     async def post(self, job: Job, events: tuple[Event, ...]) -> None:
         """Post events, each once; an event that can't be posted is let go."""
         for event in events:
@@ -136,7 +150,7 @@ class Applier:
             said = f"The API server refused {resource.kind} {name}: {error.message}"
             raise Blocked(Obstacle("Refused", said)) from error
         if resource == POD:
-            self._cache.put(POD, made)
+            self._cache.put_made(made)
 
     async def _existing(self, job: Job, resource: Resource, name: str) -> Object:
         """The object that has the name of our child: ours, or a namesake's that is on its way out.

@@ -44,11 +44,14 @@ class Cache:
         self._lost: set[str] = set()
         self._waiting: dict[JobKey, list[asyncio.Future[None]]] = {}
         self._buried: OrderedDict[str, None] = OrderedDict()
+        self._unseen: dict[JobKey, dict[str, Pod]] = {}
 
-    def put(self, resource: Resource, item: Object) -> frozenset[JobKey]:
+    def put(self, resource: Resource, item: Object) -> tuple[JobKey, ...]:
         """Take in an object's state; the jobs that it matters to, none if it was known."""
+        if resource == POD:
+            self._seen(_job_of(item), item["metadata"]["uid"])
         if item["metadata"]["uid"] in self._buried:
-            return frozenset()
+            return ()
         if resource == TRAINING_JOB:
             return self._put_job(item)
         if resource == POD:
@@ -57,22 +60,21 @@ class Cache:
             return self._put_node(item)
         return self._put_runtime(resource, item)
 
-    def remove(self, resource: Resource, item: Object) -> frozenset[JobKey]:
-        """Forget an object that is gone; the jobs that it mattered to."""
+    def remove(self, resource: Resource, item: Object) -> tuple[JobKey, ...]:
+        """Forget an object that is gone, of which metadata is enough; the jobs it mattered to."""
         metadata = item["metadata"]
         self._bury(metadata["uid"])
         if resource == TRAINING_JOB:
             key = (metadata["namespace"], metadata["name"])
             return self._forget_job(key, metadata["uid"])
         if resource == POD:
-            pod = parse_pod(item)
-            return self.forget_pod(_job_of(item), pod.name, pod.uid)
+            return self.forget_pod(_job_of(item), metadata["name"], metadata["uid"])
         if resource == NODE:
             self._nodes.pop(metadata["name"], None)
             self._lost.discard(metadata["name"])
-            return frozenset()
+            return ()
         self._runtimes.pop(_runtime_key(resource, item), None)
-        return frozenset()
+        return ()
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -113,18 +115,35 @@ class Cache:
 
     # --- what our own writes tell ------------------------------------------------------------
 
-    def forget_pod(self, key: JobKey, name: str, uid: str) -> frozenset[JobKey]:
+    def put_made(self, item: Object) -> None:
+        """Take in a pod that we have just made, before any watch tells of it."""
+        if item["metadata"]["uid"] in self._buried:
+            return
+        self._put_pod(item)
+        pod = parse_pod(item)
+        self._unseen.setdefault(_job_of(item), {})[pod.uid] = pod
+
+    def unseen(self, key: JobKey) -> tuple[Pod, ...]:
+        """Pods that no watch has told of.
+
+        One that comes and goes while a watch is broken is in no list and missed by no diff: only
+        asking for it tells that it is gone.
+        """
+        return tuple(self._unseen.get(key, {}).values())
+
+    def forget_pod(self, key: JobKey, name: str, uid: str) -> tuple[JobKey, ...]:
         """Forget a pod that the API server no longer has."""
         self._bury(uid)
+        self._seen(key, uid)
         held = self._pods.get(key, {})
         if name not in held or held[name].uid != uid:
-            return frozenset()
+            return ()
         del held[name]
         if not held:
             del self._pods[key]
         return self._tell(key)
 
-    def forget_job(self, key: JobKey, uid: str) -> frozenset[JobKey]:
+    def forget_job(self, key: JobKey, uid: str) -> tuple[JobKey, ...]:
         """Forget a job that the API server no longer has."""
         self._bury(uid)
         return self._forget_job(key, uid)
@@ -139,12 +158,12 @@ class Cache:
 
     # --- by kind -----------------------------------------------------------------------------
 
-    def _put_job(self, item: Object) -> frozenset[JobKey]:
+    def _put_job(self, item: Object) -> tuple[JobKey, ...]:
         metadata = item["metadata"]
         key = (metadata["namespace"], metadata["name"])
         known = self._jobs.get(key)
         if known is not None and _version(item) <= _version(known):
-            return frozenset()
+            return ()
         self._jobs[key] = {
             "metadata": {field: metadata[field] for field in _METADATA if field in metadata},
             "spec": item.get("spec") or {},
@@ -152,58 +171,65 @@ class Cache:
         }
         return self._tell(key)
 
-    def _forget_job(self, key: JobKey, uid: str) -> frozenset[JobKey]:
+    def _forget_job(self, key: JobKey, uid: str) -> tuple[JobKey, ...]:
         known = self._jobs.get(key)
         if known is None or known["metadata"]["uid"] != uid:
-            return frozenset()
+            return ()
         del self._jobs[key]
         return self._tell(key)
 
-    def _put_pod(self, item: Object) -> frozenset[JobKey]:
+    def _put_pod(self, item: Object) -> tuple[JobKey, ...]:
         key, pod = _job_of(item), parse_pod(item)
         known = self._pods.get(key, {}).get(pod.name)
         if known is not None:
             if pod.version <= known.version:
-                return frozenset()
+                return ()
             if known.uid == pod.uid:
                 pod = replace(pod, removal=known.removal)
             if pod == replace(known, version=pod.version):  # nothing that anybody here reads
                 self._pods[key][pod.name] = pod
-                return frozenset()
+                return ()
         self._pods.setdefault(key, {})[pod.name] = pod
         return self._tell(key)
 
-    def _put_node(self, item: Object) -> frozenset[JobKey]:
+    def _put_node(self, item: Object) -> tuple[JobKey, ...]:
         name, version, lost = item["metadata"]["name"], _version(item), _is_lost(item)
         known = self._nodes.get(name)
         if known is not None and version <= known[0]:
-            return frozenset()
+            return ()
         self._nodes[name] = (version, lost)
         if lost == (name in self._lost):
-            return frozenset()
+            return ()
         (self._lost.add if lost else self._lost.discard)(name)
-        return frozenset(
+        return tuple(
             key
             for key, pods in self._pods.items()
             if any(pod.node == name for pod in pods.values())
         )
 
-    def _put_runtime(self, resource: Resource, item: Object) -> frozenset[JobKey]:
+    def _put_runtime(self, resource: Resource, item: Object) -> tuple[JobKey, ...]:
         key = _runtime_key(resource, item)
         known = self._runtimes.get(key)
         if known is not None and _version(item) <= _version(known):
-            return frozenset()
+            return ()
         metadata = {name: item["metadata"][name] for name in ("uid", "resourceVersion")}
         self._runtimes[key] = {"metadata": metadata, "spec": item.get("spec") or {}}
-        return frozenset(
+        return tuple(
             job_key for job_key, job in self._jobs.items() if _waits_for(job, key, job_key[0])
         )
 
-    def _tell(self, key: JobKey) -> frozenset[JobKey]:
+    def _seen(self, key: JobKey, uid: str) -> None:
+        unseen = self._unseen.get(key)
+        if unseen is not None:
+            unseen.pop(uid, None)
+            if not unseen:
+                del self._unseen[key]
+
+    def _tell(self, key: JobKey) -> tuple[JobKey, ...]:
         for future in self._waiting.pop(key, ()):
             if not future.done():
                 future.set_result(None)
-        return frozenset({key})
+        return (key,)
 
     def _stop_waiting(self, key: JobKey, future: asyncio.Future[None]) -> None:
         waiting = self._waiting.get(key)

@@ -7,15 +7,21 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from headway_api.messages import ProgressReport
 from headway_api.runtime import TrainingRuntimeSpec
 from headway_operator.apply import Applier, Blocked, retry_after
 from headway_operator.budget import ProgressBudget
 from headway_operator.cache import Cache, JobKey
-from headway_operator.cluster.client import ApiError, Conflict, KubeClient, NotFound, Resource
-from headway_operator.cluster.client import WatchEvent as ClusterEvent
+from headway_operator.cluster.client import (
+    ApiError,
+    Conflict,
+    KubeClient,
+    NotFound,
+    Object,
+    Resource,
+)
 from headway_operator.metrics import Metrics
 from headway_operator.settings import Settings
 from headway_operator.trainingjob.plan import Plan
@@ -27,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 CONFLICTS = 5
 """Fresh reads in a row, before a job that others keep writing waits its turn."""
+
+
+UNSEEN_SECONDS = 15.0
+"""After which a pod that we have made should have been told of by the watch."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +94,10 @@ class Controller:
 
     # --- what happens outside ------------------------------------------------------------------
 
-    def observe(self, resource: Resource, event: ClusterEvent) -> None:
-        """Take in one event of a watch, or of a list's difference to what was known."""
-        if event.type == "BOOKMARK":
-            return
-        change = self._cache.remove if event.type == "DELETED" else self._cache.put
-        for key in change(resource, event.object):
+    def observe(self, resource: Resource, kind: str, item: Object) -> None:
+        """Take in one change that a watch tells: ADDED, MODIFIED or DELETED, and the object."""
+        change = self._cache.remove if kind == "DELETED" else self._cache.put
+        for key in change(resource, item):
             self.wake(key)
 
     def wake(self, key: JobKey) -> None:
@@ -178,6 +186,7 @@ class Controller:
 
     async def _reconcile(self, key: JobKey) -> float | None:
         """Bring one job nearer to what it should be; seconds until the next look."""
+        await self._applier.verify(key, self._clock() - timedelta(seconds=UNSEEN_SECONDS))
         for _ in range(CONFLICTS):
             view = self._view(key)
             if view is None:
@@ -224,6 +233,8 @@ class Controller:
         if write and plan.status is not None:
             self._count(key, view, plan)
         await self._applier.post(view.job, plan.events)
+        if self._cache.unseen(key):
+            waits.append(2 * UNSEEN_SECONDS)
         return min(wait for wait in waits if wait is not None)
 
     # --- bookkeeping -----------------------------------------------------------------------------

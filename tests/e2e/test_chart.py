@@ -98,6 +98,8 @@ def test_no_role_has_a_wildcard() -> None:
         ("watch", "trainingjobs.headway.dev", ("--all-namespaces",)),
         ("delete", "trainingjobs.headway.dev", ("--namespace=default",)),
         ("patch", "trainingjobs.headway.dev", ("--subresource=status", "--namespace=default")),
+        # Without it, clusters that guard owner references refuse our pods.
+        ("update", "trainingjobs.headway.dev", ("--subresource=finalizers", "--namespace=default")),
         ("get", "clustertrainingruntimes.headway.dev", ()),
         ("create", "pods", ("--namespace=default",)),
         ("delete", "pods", ("--namespace=default",)),

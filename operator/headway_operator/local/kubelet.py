@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from headway_operator.cluster.client import POD, ApiError, KubeClient, NotFound, Object
-from headway_operator.local.podspec import IssueToken, Process, ReadSecret, process
+from headway_operator.local.podspec import IssueToken, Process, process, secret_names
 
 log = logging.getLogger(__name__)
 NODE = "this-machine"
@@ -54,7 +54,7 @@ class LocalPod:
         self._pod = pod
         self._meta = pod["metadata"]
         self.folder = folder
-        self._address = address
+        self.address = address
         self._process: asyncio.subprocess.Process | None = None
         self._started = _now()
         self._ended = asyncio.Event()
@@ -166,8 +166,8 @@ class LocalPod:
         truth = "True" if ready else "False"
         return {
             "phase": phase,
-            "podIP": self._address,
-            "podIPs": [{"ip": self._address}],
+            "podIP": self.address,
+            "podIPs": [{"ip": self.address}],
             "startTime": self._started,
             "conditions": [
                 {"type": "PodScheduled", "status": "True", "lastTransitionTime": self._started},
@@ -253,8 +253,8 @@ class Kubelet:
         self._pods[meta["uid"]] = local
         await self._bind(meta["namespace"], meta["name"])
         issue: IssueToken = lambda audience, seconds: self._issue(pod, audience, seconds)  # noqa: E731
-        secret: ReadSecret = lambda name: self._secret(meta["namespace"], name)  # noqa: E731
-        plan = process(pod, folder, address_of(self._ordinal), issue, secret)
+        secrets = {n: await self._secret(meta["namespace"], n) for n in secret_names(pod)}
+        plan = process(pod, folder, local.address, issue, secrets.get)
         await local.run(plan)
 
     async def _bind(self, namespace: str, name: str) -> None:

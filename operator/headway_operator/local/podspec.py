@@ -12,6 +12,7 @@ from typing import Any
 from headway_api import contract
 
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
+_ANNOTATION = re.compile(r"metadata\.annotations\['(.+)'\]")
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9}
 AGENT = (sys.executable, "-m", "headway.agent")
 
@@ -46,6 +47,14 @@ def quantity(text: str | int) -> int:
     return int(float(match[1]) * _UNITS.get(match[2], 1))
 
 
+def secret_names(pod: Mapping[str, Any]) -> set[str]:
+    """Names of the Secrets that the container's environment refers to."""
+    container = pod["spec"]["containers"][0]
+    sources = [s.get("secretRef") for s in container.get("envFrom", ())]
+    sources += [(e.get("valueFrom") or {}).get("secretKeyRef") for e in container.get("env", ())]
+    return {source["name"] for source in sources if source}
+
+
 def volume_paths(pod: Mapping[str, Any], folder: Path, issue: IssueToken) -> dict[str, Path]:
     """Make the pod's volumes under `folder`; returns where each mount path is.
 
@@ -64,6 +73,9 @@ def volume_paths(pod: Mapping[str, Any], folder: Path, issue: IssueToken) -> dic
                 if token:
                     # A year: nobody renews it here, and it is worth nothing outside.
                     (place / token["path"]).write_text(issue(token["audience"], 365 * 86400))
+                for item in source.get("downwardAPI", {}).get("items", ()):
+                    text = _field(pod, item["fieldRef"]["fieldPath"], "")
+                    (place / item["path"]).write_text(text)
         else:
             continue
         volumes[volume["name"]] = place
@@ -75,7 +87,9 @@ def _field(pod: Mapping[str, Any], path: str, address: str) -> str:
     if path == "status.podIP":
         return address
     value: Any = pod
-    for part in path.split("."):
+    annotation = _ANNOTATION.fullmatch(path)
+    parts = ["metadata", "annotations", annotation[1]] if annotation else path.split(".")
+    for part in parts:
         value = value.get(part, "") if isinstance(value, Mapping) else ""
     return str(value)
 

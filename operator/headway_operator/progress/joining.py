@@ -35,4 +35,5 @@ def _failure_policy(job: Object) -> FailurePolicy:
     """The job's own policy, else that of its runtime, as the snapshot in its status has it."""
     runtime = (job.get("status") or {}).get("runtime") or {}
     own = job.get("spec", {}).get("failurePolicy")
-    return FailurePolicy.model_validate(own or runtime.get("failurePolicy") or {})
+    given = own if own is not None else runtime.get("failurePolicy")
+    return FailurePolicy.model_validate(given or {})

@@ -59,5 +59,7 @@ class RateLimiter:
         }
         self._sweep_at = max(_SWEEP, 2 * len(self._buckets))
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """Keys that are remembered."""
         return len(self._buckets)

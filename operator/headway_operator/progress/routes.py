@@ -30,6 +30,10 @@ from headway_operator.progress.tokens import KeysUnavailableError, TokenError, T
 
 LONGEST_POLL: Final = 30.0
 """Seconds; shorter than what proxies and load balancers commonly cut."""
+SETTLE_SECONDS_PER_PEER: Final = 0.001
+LONGEST_SETTLE: Final = 0.5
+"""Seconds. The pods of a large group come in one by one: telling each of them of each other would
+cost the square of their number, so news wait for more, the longer the larger the group."""
 BODY_SECONDS: Final = 10.0
 """How long a client may take to send 64 KiB."""
 REQUESTS_PER_SECOND: Final = 20.0
@@ -92,6 +96,7 @@ async def peers(request: web.Request) -> web.Response:
         if left <= 0:
             return web.Response(status=204)
         await directory.wait_changed(*place, left)
+        await asyncio.sleep(min(found.replicas * SETTLE_SECONDS_PER_PEER, LONGEST_SETTLE))
         job = _same_job(job, directory.job(*place))
 
 

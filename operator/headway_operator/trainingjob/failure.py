@@ -37,6 +37,8 @@ _AGENT_SAYS: Final[dict[int, str]] = {
     ExitCode.PEER_LOST: "PeerLost",
     ExitCode.FENCED: "PeerLost",
 }
+_LOST_TRACK: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
+"""What a kubelet that was away says of containers that ended meanwhile."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -125,7 +127,7 @@ def _ended(pod: Pod) -> Loss:
     else:
         reason = "OOMKilled" if pod.terminated_reason == "OOMKilled" else "Error"
         failure, rank = Failure(reason, code), None
-    said = (blamed and blamed.message) or (report and report.message) or pod.message
+    said = (blamed and blamed.message) or (report.message if report else pod.message)
     number = "" if failure.exit_code is None else f" with exit code {failure.exit_code}"
     message = f"Worker {pod.index} ended{number} ({failure.reason}). {said or ''}".strip()
     return Loss(pod.index, failure, message, pod.uid, rank, pod.finished)
@@ -137,6 +139,8 @@ def _outside_reason(pod: Pod, code: int | None) -> str | None:
         return _AGENT_SAYS[code]
     if pod.disruption:
         return _DISRUPTIONS.get(pod.disruption, "Evicted")
+    if pod.terminated_reason in _LOST_TRACK:
+        return "NodeLost"
     if pod.status_reason in _POD_REASONS:
         return _POD_REASONS[pod.status_reason]
     if pod.status_reason and code is None:  # refused by the kubelet: nothing ever ran

@@ -2,10 +2,12 @@
 
 import asyncio
 import ssl
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
+import aiohttp
 import pytest
-from conftest import HOST, eventually
+from progress_world import HOST, eventually
 
 from headway_api.contract import job_path
 from headway_operator.progress.forward import FORWARDED
@@ -47,6 +49,17 @@ async def test_a_long_poll_sleeps_through_changes_that_matter_to_nobody(world, p
     assert (await asyncio.wait_for(poll, 5))[1]["replicas"] == 3
 
 
+async def test_the_pods_of_a_large_group_are_told_together(world, pods):
+    world.put_job(spec={"workers": {"replicas": 400}})
+    version = (await pods.peers())[1]["version"]
+    poll = asyncio.create_task(pods.peers(after=version, timeout=30))
+    await eventually(lambda: waiting(world))
+    world.put_pod(2)
+    await pods.peers(0)  # a round trip: time enough to answer the poll, too
+    world.put_pod(3)
+    assert len((await asyncio.wait_for(poll, 5))[1]["peers"]) == 4
+
+
 async def test_a_long_poll_ends_with_204_and_no_wait_is_possible(pods):
     version = (await pods.peers())[1]["version"]
     for timeout in (0, -1, 0.05, "nan"):
@@ -72,13 +85,14 @@ async def test_a_long_poll_leaves_nothing_behind_when_its_client_goes(world, pod
 
 
 async def test_stopping_does_not_wait_for_long_polls(world):
-    async with asyncio.timeout(10):
-        async with world.serve() as (url, _), world.client(url) as pods:
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(10), world.serve() as (url, _):
+            pods = await stack.enter_async_context(world.client(url))
             version = (await pods.peers())[1]["version"]
             poll = asyncio.create_task(pods.peers(after=version, timeout=30))
             await eventually(lambda: waiting(world))
-            poll.add_done_callback(lambda done: done.exception())
-        await asyncio.wait([poll])
+        with pytest.raises(aiohttp.ClientError):
+            await asyncio.wait_for(poll, 10)
 
 
 async def test_a_report_is_recorded_and_the_answer_tells_of_a_suspension(world, pods):

@@ -5,7 +5,6 @@ import base64
 import ssl
 import stat
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -193,24 +192,38 @@ async def test_racing_renewals_keep_one_certificate():
     assert found[0].ca == old.ca
 
 
+class Overtaken(MemoryCluster):
+    """Another replica comes between our read and our patch, once."""
+
+    winner = None
+
+    def arm(self, clock):
+        self.clock, self.armed = clock, True
+
+    async def patch(self, resource, namespace, name, body, *, subresource=None):
+        if self.armed:
+            self.armed = False
+            self.winner = await load_or_create(self, namespace, name, SANS, now=self.clock)
+        return await super().patch(resource, namespace, name, body, subresource=subresource)
+
+
 async def test_a_renewal_that_lost_the_race_takes_the_winners():
-    class Overtaken(MemoryCluster):
-        overtaken = False
-
-        async def patch(self, resource, namespace, name, body, *, subresource=None):
-            if not self.overtaken:
-                self.overtaken = True
-                await load_or_create(self, namespace, name, SANS, now=clock)
-            return await super().patch(resource, namespace, name, body, subresource=subresource)
-
-    clock = Clock()
-    api = Overtaken(lambda: NOW)
+    clock, api = Clock(), Overtaken(lambda: NOW)
     await load_or_create(api, "sys", "identity", SANS, now=clock)
     clock.now += timedelta(days=350)
+    api.arm(clock)
     loser = await load_or_create(api, "sys", "identity", SANS, now=clock)
     stored = await api.get(SECRET, "sys", "identity")
-    assert api.overtaken
+    assert loser == api.winner
     assert base64.b64decode(stored["data"]["tls.crt"]).decode() == loser.certificate
+
+
+async def test_racing_to_fill_an_empty_secret_leaves_one_authority():
+    clock, api = Clock(), Overtaken(lambda: NOW)
+    await api.create(SECRET, "sys", {"metadata": {"name": "identity"}})
+    api.arm(clock)
+    loser = await load_or_create(api, "sys", "identity", SANS, now=clock)
+    assert loser == api.winner == await load_or_create(api, "sys", "identity", SANS, now=clock)
 
 
 async def test_a_foreign_secret_is_left_alone_and_named():
@@ -239,11 +252,18 @@ def test_the_file_is_renewed_in_place_and_stays_private(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_racing_processes_share_one_file(tmp_path):
-    path = tmp_path / "identity.json"
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: load_or_create_file(path, SANS, now=Clock()), range(16)))
-    assert len({identity.ca for identity in found}) == 1
+def test_a_process_that_lost_the_race_for_the_file_takes_the_winners(tmp_path, monkeypatch):
+    path, winner = tmp_path / "identity.json", []
+
+    def overtaken(sans, now):
+        monkeypatch.undo()
+        winner.append(load_or_create_file(path, SANS, now=Clock()))
+        return create_identity(sans, now)
+
+    monkeypatch.setattr("headway_operator.progress.identity.create_identity", overtaken)
+    loser = load_or_create_file(path, SANS, now=Clock())
+    assert [loser] == winner
+    assert [entry.name for entry in tmp_path.iterdir()] == ["identity.json"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])

@@ -145,12 +145,14 @@ def test_joining_hands_out_the_key_of_this_very_job():
 
 def test_joining_tells_the_policy_of_the_job_or_else_of_its_runtime():
     runtime = {"runtime": {"failurePolicy": {"maxRestarts": 3}}}
-    own = {"failurePolicy": {"maxRestarts": 5}}
+    own, own_defaults = {"failurePolicy": {"maxRestarts": 5}}, {"failurePolicy": {}}
     assert join_response(JOB, PEERS, None, b"k").failure_policy.max_restarts == 10
     job = {**JOB, "status": runtime}
     assert join_response(job, PEERS, None, b"k").failure_policy.max_restarts == 3
     job = {**JOB, "status": runtime, "spec": own}
     assert join_response(job, PEERS, None, b"k").failure_policy.max_restarts == 5
+    job = {**JOB, "status": runtime, "spec": own_defaults}
+    assert join_response(job, PEERS, None, b"k").failure_policy.max_restarts == 10
 
 
 KUBEFLOW = KubeflowStatus.model_validate(
@@ -236,4 +238,4 @@ def test_pods_that_are_gone_cost_no_memory():
         clock.now = float(second)
         for number in range(200):
             limiter.allow((second, number))
-    assert len(limiter) <= 2048
+    assert limiter.size <= 2048

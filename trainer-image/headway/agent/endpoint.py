@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import ssl
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _TIMEOUT = aiohttp.ClientTimeout(total=40, connect=5)
 """Longer than the longest long-poll, in seconds."""
-_REFUSED = 400
 
 
 class Endpoint:
@@ -54,17 +54,19 @@ class Endpoint:
         return JoinResponse.model_validate(answer)
 
     async def peers(self, after: str, wait: float) -> PeersResponse | None:
-        """The pods of the group once they differ from version `after`, or after `wait` seconds.
+        """The pods of the group as soon as they differ from version `after`.
 
-        Returns None when the endpoint did not answer.
+        Returns None when they did not within `wait` seconds, or the endpoint did not answer.
         """
-        params = {"after": after, "timeout": f"{wait:g}"}
         try:
-            answer = await self._ask("GET", "/peers", params=params)
+            answer = await self._ask(
+                "GET", "/peers", params={"after": after, "timeout": f"{wait:g}"}
+            )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.debug("no news of the peers: %s", error)
+            await asyncio.sleep(min(wait, _LONGEST_PAUSE / 10))
             return None
-        return PeersResponse.model_validate(answer)
+        return PeersResponse.model_validate(answer) if answer else None
 
     async def report(self, report: ProgressReport) -> bool:
         """Send a progress report, once. Returns whether it arrived."""
@@ -95,7 +97,7 @@ class Endpoint:
         async with self._session.request(
             method, self._base + path, headers=headers, **options
         ) as response:
-            if response.status >= _REFUSED:
+            if response.status >= HTTPStatus.BAD_REQUEST:
                 text = (await response.text())[:300]
                 raise aiohttp.ClientError(f"{response.status} {text}")
-            return await response.json()
+            return await response.json() if response.status == HTTPStatus.OK else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from headway.agent.config import PodConfig
 from headway.agent.endpoint import Endpoint
 from headway_api.messages import PeersResponse
@@ -36,10 +34,7 @@ class Peers:
                 return address
             wait = _SHORT_POLL_SECONDS if address else _LONG_POLL_SECONDS
             news = await self._endpoint.peers(after=self._known.version, wait=wait)
-            if news is None:
-                await asyncio.sleep(_SHORT_POLL_SECONDS)
-            else:
-                self._known = news
+            self._known = news or self._known
             self._asked = False
 
     def _lead(self) -> str | None:

@@ -1,0 +1,73 @@
+"""The operator without its shell: cache, controller and the watches that feed them.
+
+The same in a cluster and in local mode; what differs is the client, and who watches our own
+kinds (Kopf in a cluster, a reflector like that of the pods in local mode).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from headway_api.contract import LABEL_JOB
+from headway_operator.cache import Cache
+from headway_operator.cluster.client import NODE, POD, KubeClient, Object, Resource, WatchEvent
+from headway_operator.controller import Controller
+from headway_operator.directory import CacheDirectory
+from headway_operator.metrics import Metrics
+from headway_operator.reflector import Reflector
+from headway_operator.settings import Settings
+
+
+class Core:
+    """Everything that decides, and the watches of children.
+
+    Args:
+        client: The cluster.
+        settings: Of the operator.
+        metrics: Where it counts.
+        own_kinds: Kinds of ours to watch by reflectors; the others are fed by `observe`.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        settings: Settings,
+        *,
+        metrics: Metrics | None = None,
+        own_kinds: Iterable[Resource] = (),
+    ) -> None:
+        self.cache = Cache()
+        self.controller = Controller(client, self.cache, settings, metrics=metrics)
+        self.directory = CacheDirectory(self.cache, self.controller)
+        self._client = client
+        self._namespace = settings.namespace
+        self.reflectors = [self._reflector(kind) for kind in own_kinds]
+        self.reflectors += [self._reflector(POD, LABEL_JOB), self._reflector(NODE)]
+
+    def _reflector(self, resource: Resource, selector: str | None = None) -> Reflector:
+        def observe(kind: str, item: Object) -> None:
+            self.observe(resource, kind, item)
+
+        namespace = self._namespace if resource.namespaced else None
+        return Reflector(
+            self._client, resource, observe, namespace=namespace, label_selector=selector
+        )
+
+    def observe(self, resource: Resource, kind: str, item: Object) -> None:
+        """Take in one change: ADDED, MODIFIED or DELETED."""
+        self.controller.observe(resource, WatchEvent(kind, item))  # type: ignore[arg-type]
+
+    async def run(self, *ready: asyncio.Event) -> None:
+        """Watch and act until cancelled.
+
+        Args:
+            ready: Further conditions before anything is decided: a kind that is not listed yet
+                would make its objects look lost.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            for reflector in self.reflectors:
+                tasks.create_task(reflector.run())
+            for event in (*ready, *(reflector.synced for reflector in self.reflectors)):
+                await event.wait()
+            tasks.create_task(self.controller.run())

@@ -1,0 +1,134 @@
+"""What must hold after every single write to the cluster."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from headway_api.contract import LABEL_ATTEMPT, LABEL_INDEX
+from headway_operator.cluster.client import NODE, POD, NotFound, Object, Resource
+from headway_operator.cluster.memory import MemoryCluster
+from headway_operator.resources import TRAINING_JOB
+from headway_operator.trainingjob.view import controller_uid
+from world import EPOCH, Truth
+
+TERMINAL = ("Succeeded", "Failed")
+
+
+class CheckedCluster(MemoryCluster):
+    """A cluster that looks at itself after each write."""
+
+    def __init__(self, clock: Callable[[], datetime], truths: dict[str, Truth]) -> None:
+        super().__init__(clock)
+        self._now = clock
+        self._truths = truths
+        self._last: dict[str, dict[str, Any]] = {}
+        self._back: dict[str, datetime] = {}
+        self.broken: list[str] = []
+        """What did not hold; the operator can't swallow it."""
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
+        made = await super().create(resource, namespace, body)
+        if resource == POD:
+            with self._noting():
+                await self._check_indices(controller_uid(made))
+        return made
+
+    async def patch(
+        self, resource: Resource, namespace: str | None, name: str, body: Object, **options: Any
+    ) -> Object:
+        new = await super().patch(resource, namespace, name, body, **options)
+        if resource == TRAINING_JOB:
+            with self._noting():
+                self._check_job(new)
+        if resource == NODE:
+            self._back[name] = self._now()
+        return new
+
+    async def delete(
+        self, resource: Resource, namespace: str | None, name: str, **options: Any
+    ) -> None:
+        if resource == POD and options.get("grace_seconds") == 0 and "uid" in options:
+            with self._noting():
+                await self._check_force(namespace, name, options["uid"])
+        await super().delete(resource, namespace, name, **options)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except AssertionError as error:
+            self.broken.append(str(error))
+
+    async def _check_indices(self, owner: str) -> None:
+        """Never two pods for one index."""
+        pods = (await self.list(POD)).items
+        labels = [pod["metadata"]["labels"] for pod in pods if controller_uid(pod) == owner]
+        counts = Counter(label[LABEL_INDEX] for label in labels)
+        assert all(count == 1 for count in counts.values()), f"two pods for one index: {counts}"
+        jobs = (await self.list(TRAINING_JOB)).items
+        job = next((item for item in jobs if item["metadata"]["uid"] == owner), None)
+        if job is None:  # deleted a moment ago; its pods go after it
+            return
+        assert not _ended(job.get("status") or {}), "a pod is made for a job that is over"
+        newest = (job.get("status") or {}).get("attempt", 1)
+        made = max(int(label[LABEL_ATTEMPT]) for label in labels)
+        assert made <= newest, f"a pod of attempt {made} before the status says so ({newest})"
+
+    async def _check_force(self, namespace: str | None, name: str, uid: str) -> None:
+        """Only what its node will never end is deleted by force (kubelets may, of course)."""
+        try:
+            pod = await self.get(POD, namespace, name)
+        except NotFound:
+            return
+        if pod["metadata"]["uid"] != uid or "deletionTimestamp" in pod["metadata"]:
+            return
+        node = pod["spec"].get("nodeName")
+        if node is None or pod["status"].get("phase") in TERMINAL:
+            return
+        ready = (await self.get(NODE, None, node))["status"]["conditions"][0]["status"]
+        # A node may have come back a moment ago, which the operator could not know yet.
+        lately = self._back.get(node, EPOCH) > self._now() - timedelta(seconds=60)
+        assert ready == "Unknown" or lately, f"{name} was deleted by force"
+
+    def _check_job(self, job: Object) -> None:
+        uid, status = job["metadata"]["uid"], job.get("status") or {}
+        before = self._last.get(uid, {})
+        self._last[uid] = status
+        self._check_end(before, status)
+        for field in ("attempt", "generation", "activeSeconds"):
+            assert status.get(field, 0) >= before.get(field, 0), f"{field} went back"
+        self._check_counts(uid, before.get("restarts") or {}, status.get("restarts") or {})
+        phase, conditions = status.get("phase"), _states(status)
+        assert (conditions.get("Running") == "True") == (phase == "Running"), status
+        assert _ended(status) == (phase in TERMINAL), status
+
+    def _check_end(self, before: dict[str, Any], status: dict[str, Any]) -> None:
+        """The end is never taken back, nor changed."""
+        if not _ended(before):
+            return
+        for field in ("phase", "completionTime", "restarts", "message"):
+            assert status.get(field) == before.get(field), f"{field} changed after the end"
+        for kind in TERMINAL:
+            assert _states(status).get(kind) == _states(before).get(kind), "the end was taken back"
+
+    def _check_counts(self, uid: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+        truth = self._truths.get(uid)
+        total, counted = after.get("total", 0), after.get("counted", 0)
+        assert total >= before.get("total", 0), "restarts.total went back"
+        assert counted >= before.get("counted", 0), "restarts.counted went back"
+        assert counted <= total
+        if truth is not None:
+            assert counted <= truth.maximum, f"{counted} restarts count, of {truth.maximum}"
+            real = truth.countable + truth.in_place
+            assert counted <= real, f"{counted} restarts count, but only {real} happened"
+
+
+def _states(status: dict[str, Any]) -> dict[str, str]:
+    return {entry["type"]: entry["status"] for entry in status.get("conditions") or ()}
+
+
+def _ended(status: dict[str, Any]) -> bool:
+    states = _states(status)
+    return any(states.get(kind) == "True" for kind in TERMINAL)

@@ -1,0 +1,113 @@
+"""The operator dies at each of its writes in turn, before and after it takes effect."""
+
+import asyncio
+
+import pytest
+from faults import Faults
+from scenario import Simulation, job_spec
+from test_histories import errors_into
+from virtual import run
+from world import NAMESPACE, Trouble, Truth
+
+from headway_operator.cluster.client import Object
+from headway_operator.resources import TRAINING_JOB
+
+SCRIPTS = {
+    "healthy": [],
+    "pod crashes": [Trouble(3, "crash", 1), Trouble(8, "oom", 0)],
+    "pod lost": [Trouble(3, "kill", 1), Trouble(8, "evict", 1)],
+    "in place, then pod": [Trouble(3, "in place"), Trouble(8, "crash", 1)],
+    "budget": [Trouble(2, "crash", 1), Trouble(4, "crash", 1), Trouble(6, "crash", 1)],
+    "node": [Trouble(3, "power cut", 1)],
+    "hopeless": [Trouble(3, "config", 0)],
+}
+
+
+async def live(
+    faults: Faults, script: list[Trouble], *, suspend: bool = False, work: float = 12
+) -> Simulation:
+    simulation = Simulation(7, faults)
+    with errors_into(simulation.bugs):
+        await simulation.world.add_machines(3)
+        truth = Truth("job", "", work, [Trouble(**vars(item)) for item in script], 2, exact=True)
+        await simulation.world.submit(truth, job_spec(truth, 2))
+        if suspend:
+            await rest_for_a_while(simulation)
+        await simulation.until_over()
+        await simulation.check_end()
+    return simulation
+
+
+async def rest_for_a_while(simulation: Simulation) -> None:
+    await until(simulation, "Running")
+    await set_suspend(simulation, True)
+    await until(simulation, "Suspended")
+    await set_suspend(simulation, False)
+
+
+async def until(simulation: Simulation, phase: str) -> None:
+    while (await the_job(simulation)).get("status", {}).get("phase") != phase:
+        assert simulation.now < 500, f"never {phase}"
+        await simulation.moment()
+
+
+async def the_job(simulation: Simulation) -> Object:
+    return await simulation.cluster.get(TRAINING_JOB, NAMESPACE, "job")
+
+
+async def set_suspend(simulation: Simulation, value: bool) -> None:
+    body = {"spec": {"suspend": value}}
+    await simulation.cluster.patch(TRAINING_JOB, NAMESPACE, "job", body)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_crash_at_any_write_changes_neither_end_nor_counts(name: str, after: bool) -> None:
+    """`check_end` demands the end and the exact count; the first run tells how many writes."""
+    undisturbed = run(live(Faults(), SCRIPTS[name]))
+    for number in range(1, len(undisturbed.writes) + 1):
+        faults = Faults(crash_write=number, crash_after=after)
+        simulation = run(live(faults, SCRIPTS[name]))
+        assert any("dies" in line for line in simulation.trace), f"no crash at {number}"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_crash_during_suspension_counts_nothing(after: bool) -> None:
+    undisturbed = run(live(Faults(), [], suspend=True, work=60))
+    for number in range(1, len(undisturbed.writes) + 1):
+        faults = Faults(crash_write=number, crash_after=after)
+        simulation = run(live(faults, [], suspend=True, work=60))
+        job = simulation.last_jobs[0]
+        assert "restarts" not in job["status"] or not job["status"]["restarts"]["total"], job
+        assert job["status"]["attempt"] == 2
+
+
+def test_a_healthy_life_takes_its_pods_and_three_writes() -> None:
+    """Two pods, Starting, Running, Succeeded; no Event, no Service, nothing else."""
+    simulation = run(live(Faults(), [], work=5))
+    kinds = [" ".join(line.split()[:2]) for line in simulation.writes]
+    assert kinds == ["create Pod"] * 2 + ["patch TrainingJob"] * 3
+
+
+def test_an_hour_of_steady_training_takes_no_writes() -> None:
+    """Resyncs find nothing to do; no timestamp moves alone."""
+
+    async def steady() -> None:
+        simulation = Simulation(3)
+        await simulation.world.add_machines(1)
+        truth = Truth("job", "", 10**6, [], 2)
+        await simulation.world.submit(truth, job_spec(truth, 2))
+        await until(simulation, "Running")
+        before = len(simulation.writes)
+        for _ in range(200):
+            await simulation.moment()
+        reports = len(simulation.writes) - before
+        assert reports <= 20, "progress is written more often than every 10 s"
+        simulation.old_reports.clear()
+        await asyncio.sleep(20)
+        writes = len(simulation.writes)
+        await asyncio.sleep(3600)
+        assert simulation.writes[writes:] == []
+        await simulation.stop()
+
+    run(steady())
