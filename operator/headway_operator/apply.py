@@ -90,11 +90,9 @@ class Applier:
             return
         self._cache.put(TRAINING_JOB, item)
 
-    async def verify(self, key: JobKey, older_than: datetime) -> None:
-        """Ask for pods that we have made some time ago and no watch has told of."""
-        for pod in self._cache.unseen(key):
-            if pod.created >= older_than:
-                continue
+    async def verify(self, key: JobKey, *, older_than: float) -> None:
+        """Ask for pods that we have made so many seconds ago and no watch has told of."""
+        for pod in self._cache.unseen(key, older_than=older_than):
             try:
                 item = await self._client.get(POD, key[0], pod.name)
             except NotFound:

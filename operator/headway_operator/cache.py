@@ -44,7 +44,7 @@ class Cache:
         self._lost: set[str] = set()
         self._waiting: dict[JobKey, list[asyncio.Future[None]]] = {}
         self._buried: OrderedDict[str, None] = OrderedDict()
-        self._unseen: dict[JobKey, dict[str, Pod]] = {}
+        self._unseen: dict[JobKey, dict[str, tuple[float, Pod]]] = {}
 
     def put(self, resource: Resource, item: Object) -> tuple[JobKey, ...]:
         """Take in an object's state; the jobs that it matters to, none if it was known."""
@@ -120,16 +120,20 @@ class Cache:
         if item["metadata"]["uid"] in self._buried:
             return
         self._put_pod(item)
-        pod = parse_pod(item)
-        self._unseen.setdefault(_job_of(item), {})[pod.uid] = pod
+        pod, now = parse_pod(item), asyncio.get_running_loop().time()
+        self._unseen.setdefault(_job_of(item), {})[pod.uid] = (now, pod)
 
-    def unseen(self, key: JobKey) -> tuple[Pod, ...]:
-        """Pods that no watch has told of.
+    def unseen(self, key: JobKey, *, older_than: float = 0.0) -> tuple[Pod, ...]:
+        """Pods that no watch has told of within so many seconds of their making.
 
         One that comes and goes while a watch is broken is in no list and missed by no diff: only
         asking for it tells that it is gone.
         """
-        return tuple(self._unseen.get(key, {}).values())
+        made = self._unseen.get(key)
+        if not made:
+            return ()
+        limit = asyncio.get_running_loop().time() - older_than
+        return tuple(pod for since, pod in made.values() if since <= limit)
 
     def forget_pod(self, key: JobKey, name: str, uid: str) -> tuple[JobKey, ...]:
         """Forget a pod that the API server no longer has."""

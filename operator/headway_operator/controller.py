@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from headway_api.messages import ProgressReport
 from headway_api.runtime import TrainingRuntimeSpec
@@ -186,7 +186,7 @@ class Controller:
 
     async def _reconcile(self, key: JobKey) -> float | None:
         """Bring one job nearer to what it should be; seconds until the next look."""
-        await self._applier.verify(key, self._clock() - timedelta(seconds=UNSEEN_SECONDS))
+        await self._applier.verify(key, older_than=UNSEEN_SECONDS)
         for _ in range(CONFLICTS):
             view = self._view(key)
             if view is None:
@@ -249,10 +249,10 @@ class Controller:
         return View(
             job=job,
             pods=own,
-            taken=frozenset(pod.name for pod in pods if pod.owner != job.uid),
+            namesakes=tuple(pod for pod in pods if pod.owner != job.uid),
             runtime=self._runtime(job),
             progress=self.latest_progress(key),
-            lost_nodes=self._cache.lost_nodes(own),
+            lost_nodes=self._cache.lost_nodes(pods),
             obstacle=self._obstacle(key, job.generation),
             settings=self._settings,
         )

@@ -7,14 +7,14 @@ kinds (Kopf in a cluster, a reflector like that of the pods in local mode).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from headway_api.contract import LABEL_JOB
 from headway_operator.cache import Cache
-from headway_operator.cluster.client import NODE, POD, KubeClient, Object, Resource, WatchEvent
+from headway_operator.cluster.client import NODE, POD, KubeClient, Object, Resource
 from headway_operator.controller import Controller
-from headway_operator.directory import CacheDirectory
 from headway_operator.metrics import Metrics
+from headway_operator.progress.directory import CachedDirectory
 from headway_operator.reflector import Reflector
 from headway_operator.settings import Settings
 
@@ -27,6 +27,9 @@ class Core:
         settings: Of the operator.
         metrics: Where it counts.
         own_kinds: Kinds of ours to watch by reflectors; the others are fed by `observe`.
+
+    Attributes:
+        acting: Set once everything is known, and the controller works.
     """
 
     def __init__(
@@ -39,24 +42,25 @@ class Core:
     ) -> None:
         self.cache = Cache()
         self.controller = Controller(client, self.cache, settings, metrics=metrics)
-        self.directory = CacheDirectory(self.cache, self.controller)
+        self.directory = CachedDirectory(self.cache, self.controller)
+        self.acting = asyncio.Event()
         self._client = client
-        self._namespace = settings.namespace
-        self.reflectors = [self._reflector(kind) for kind in own_kinds]
-        self.reflectors += [self._reflector(POD, LABEL_JOB), self._reflector(NODE)]
+        self._namespaces = settings.namespaces
+        self.reflectors = [one for kind in own_kinds for one in self._follow(kind)]
+        self.reflectors += [*self._follow(POD, LABEL_JOB), *self._follow(NODE)]
 
-    def _reflector(self, resource: Resource, selector: str | None = None) -> Reflector:
+    def _follow(self, resource: Resource, selector: str | None = None) -> Iterator[Reflector]:
         def observe(kind: str, item: Object) -> None:
             self.observe(resource, kind, item)
 
-        namespace = self._namespace if resource.namespaced else None
-        return Reflector(
-            self._client, resource, observe, namespace=namespace, label_selector=selector
-        )
+        for namespace in self._namespaces if resource.namespaced and self._namespaces else (None,):
+            yield Reflector(
+                self._client, resource, observe, namespace=namespace, label_selector=selector
+            )
 
     def observe(self, resource: Resource, kind: str, item: Object) -> None:
         """Take in one change: ADDED, MODIFIED or DELETED."""
-        self.controller.observe(resource, WatchEvent(kind, item))  # type: ignore[arg-type]
+        self.controller.observe(resource, kind, item)
 
     async def run(self, *ready: asyncio.Event) -> None:
         """Watch and act until cancelled.
@@ -70,4 +74,5 @@ class Core:
                 tasks.create_task(reflector.run())
             for event in (*ready, *(reflector.synced for reflector in self.reflectors)):
                 await event.wait()
+            self.acting.set()
             tasks.create_task(self.controller.run())

@@ -54,5 +54,5 @@ class Settings:
     """First wait after a failed reconcile; doubles each time."""
     backoff_limit_seconds: float = 60.0
     """Longest wait after a failed reconcile."""
-    namespace: str | None = None
-    """The only namespace to look at; all of them when unset."""
+    namespaces: tuple[str, ...] = ()
+    """The only namespaces to look at; all of them when empty."""

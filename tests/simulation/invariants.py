@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+from world import EPOCH, Truth
+
 from headway_api.contract import LABEL_ATTEMPT, LABEL_INDEX
 from headway_operator.cluster.client import NODE, POD, NotFound, Object, Resource
 from headway_operator.cluster.memory import MemoryCluster
 from headway_operator.resources import TRAINING_JOB
 from headway_operator.trainingjob.view import controller_uid
-from world import EPOCH, Truth
 
 TERMINAL = ("Succeeded", "Failed")
 

@@ -12,7 +12,7 @@ from world import NAMESPACE, Trouble, Truth
 from headway_operator.cluster.client import Object
 from headway_operator.resources import TRAINING_JOB
 
-SCRIPTS = {
+SCRIPTS: dict[str, list[Trouble]] = {
     "healthy": [],
     "pod crashes": [Trouble(3, "crash", 1), Trouble(8, "oom", 0)],
     "pod lost": [Trouble(3, "kill", 1), Trouble(8, "evict", 1)],

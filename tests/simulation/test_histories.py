@@ -44,7 +44,7 @@ def play(seed: int) -> None:
 
     try:
         run(history())
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the trace is what helps
         trace = "\n".join(seen[0].trace[-400:]) if seen else ""
         pytest.fail(
             f"{trace}\n{type(error).__name__}: {error}\nreplay: HEADWAY_SIM_SEED={seed}",

@@ -60,6 +60,8 @@ class Truth:
     countable: int = 0
     lost: int = 0
     in_place: int = 0
+    clumsy_ends: int = 0
+    """How often the lead fails just when all are done."""
     config_exit: bool = False
     budget_exit: bool = False
     training: bool = False
@@ -99,6 +101,7 @@ class Machine:
     dead_since: float | None = None
     returns_at: float = 0.0
     known_lost: bool = False
+    told_at: float = 0.0
 
 
 @dataclass
@@ -173,7 +176,7 @@ class World:
                     await self._report_node(machine.name, "True")
                 await self._fail_pods_after_reboot(machine.name)
             elif not machine.known_lost and now - machine.dead_since > 40:
-                machine.known_lost = True
+                machine.known_lost, machine.told_at = True, now
                 self.log(f"node: {machine.name} is Unknown")
                 await self._report_node(machine.name, "Unknown")
 
@@ -332,7 +335,7 @@ class World:
         settled = not truth.exact or status.get("phase") == "Running"
         if truth.script and truth.done >= truth.script[0].at and settled:
             await self._trouble(truth, truth.script.pop(0), members, now)
-        elif truth.done >= truth.work and not truth.script:
+        elif truth.done >= truth.work and not truth.script and settled:
             self._complete(truth, members, now)
 
     def _members(self, job: Object) -> list[Process] | None:
@@ -352,6 +355,10 @@ class World:
         for process in members:
             process.code = ExitCode.DONE
             process.ends_at = now + self.rng.uniform(0, 1.5) + (1 if process.index == 0 else 0)
+        if truth.clumsy_ends:  # the lead has told the others, and does not live to say so itself
+            truth.clumsy_ends -= 1
+            members[0].code = 1
+            members[0].ends_at = now + self.rng.uniform(0, 10)
 
     async def _trouble(
         self, truth: Truth, trouble: Trouble, members: list[Process], now: float

@@ -85,6 +85,13 @@ class Connection:
             server_hostname=self._configuration.tls_server_name,
         )
 
+    async def session(self) -> aiohttp.ClientSession:
+        """The session itself, which bears the token of now: for a library that sends by itself."""
+        token = await self.token()
+        if token:
+            self._session.headers["Authorization"] = token
+        return self._session
+
     async def close(self) -> None:
         """Close the session and its connections."""
         await self._session.close()
@@ -104,13 +111,18 @@ async def open_connection(
     Raises:
         kubernetes.aio.config.ConfigException: no usable credentials.
     """
-    configuration = Configuration()
-    await _load(configuration, kubeconfig, context)
-    connection = Connection(configuration, kubeconfig=kubeconfig, context=context)
+    connection = await new_connection(kubeconfig, context)
     try:
         yield connection
     finally:
         await connection.close()
+
+
+async def new_connection(kubeconfig: Path | None = None, context: str | None = None) -> Connection:
+    """Like `open_connection`, for somebody else to close."""
+    configuration = Configuration()
+    await _load(configuration, kubeconfig, context)
+    return Connection(configuration, kubeconfig=kubeconfig, context=context)
 
 
 async def _load(configuration: Configuration, kubeconfig: Path | None, context: str | None) -> None:

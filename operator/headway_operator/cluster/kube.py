@@ -185,6 +185,18 @@ class KubeApi:
         query = {"tailLines": None if tail_lines is None else str(tail_lines)}
         return (await self._request("GET", path, query=query)).decode(errors="replace")
 
+    async def raw_get(
+        self, path: str, *, query: Mapping[str, str | None] | None = None, accept: str = "*/*"
+    ) -> bytes:
+        """The body of any path of the API server.
+
+        Args:
+            path: such as `/openid/v1/jwks`.
+            query: parameters; those that are None are left out.
+            accept: media type to ask for.
+        """
+        return await self._request("GET", path, query=query, accept=accept)
+
     async def create_token(
         self,
         namespace: str,
@@ -245,15 +257,17 @@ class KubeApi:
         query: Mapping[str, str | None] | None = None,
         body: Object | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
         idempotent: bool = True,
     ) -> bytes:
         """Send until answered or not worth it; the answer's body."""
         data = None if body is None else orjson.dumps(body)
+        headers = {"Accept": accept} | ({} if data is None else {"Content-Type": content_type})
         attempt = 0
         while True:
             attempt += 1
             try:
-                return await self._once(method, path, query or {}, data, content_type)
+                return await self._once(method, path, query or {}, data, headers)
             except ApiError as error:
                 delay = retry_delay(
                     error, attempt=attempt, idempotent=idempotent, jitter=self._jitter()
@@ -268,15 +282,15 @@ class KubeApi:
         path: str,
         query: Mapping[str, str | None],
         data: bytes | None,
-        content_type: str,
+        headers: Mapping[str, str],
     ) -> bytes:
         """One try, or two where the first one's token had expired."""
         try:
-            response, token = await self._send(method, path, query, None, data, content_type)
+            response, token = await self._send(method, path, query, None, data, headers)
             if response.status == UNAUTHORIZED:
                 response.release()
                 await self._connection.renew(token)
-                response, _ = await self._send(method, path, query, None, data, content_type)
+                response, _ = await self._send(method, path, query, None, data, headers)
             async with response:
                 answer = await response.read()
                 if response.status >= 400:
@@ -292,17 +306,15 @@ class KubeApi:
         query: Mapping[str, str | None],
         timeout: aiohttp.ClientTimeout | None,
         data: bytes | None = None,
-        content_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[aiohttp.ClientResponse, str | None]:
         """Send one request with the current token; the open response and that token."""
         token = await self._connection.token()
-        headers = {"Authorization": token} if token else {}
-        if data is not None:
-            headers["Content-Type"] = content_type
+        sent = {**(headers or {}), **({"Authorization": token} if token else {})}
         given = {key: value for key, value in query.items() if value is not None}
         url = f"{self._connection.host}{path}{'?' + urlencode(given) if given else ''}"
         response = await self._connection.request(
-            method, url, body=data, headers=headers, timeout=timeout
+            method, url, body=data, headers=sent, timeout=timeout
         )
         return response, token
 

@@ -105,6 +105,12 @@ class LocalPod:
             self._kill_all()
         await self._ended.wait()
 
+    async def lost(self) -> None:
+        """Report a pod whose process went away with an earlier kubelet."""
+        status = self._status("Failed", {"terminated": {"exitCode": _KILLED}}, ready=False)
+        await self._report({**status, "reason": "NodeLost"})
+        self._ended.set()
+
     def _kill_all(self) -> None:
         """Kill the agent, its workers and whatever they started (they are its descendants)."""
         pid = self.pid
@@ -277,7 +283,7 @@ class Kubelet:
         meta = pod["metadata"]
         local = LocalPod(self._client, pod, self._folder / meta["name"] / meta["uid"], "")
         self._pods[meta["uid"]] = local
-        await local._finish(_KILLED, "")
+        await local.lost()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -13,6 +13,8 @@ from headway_api import contract
 
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 _ANNOTATION = re.compile(r"metadata\.annotations\['(.+)'\]")
+_OURS = ("/var/run/secrets/", "/headway/")
+"""Where our own volumes are mounted that variables point to."""
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9}
 AGENT = (sys.executable, "-m", "headway.agent")
 
@@ -96,7 +98,9 @@ def _field(pod: Mapping[str, Any], path: str, address: str) -> str:
 
 def _local(value: str, mounts: Mapping[str, Path]) -> str:
     for mount, place in mounts.items():
-        if value == mount or value.startswith(mount + "/"):
+        # A user's own path may well lie below /tmp, and means this machine's.
+        ours = mount.startswith(_OURS)
+        if ours and (value == mount or value.startswith(mount + "/")):
             return str(place) + value[len(mount) :]
     return value
 

@@ -134,17 +134,15 @@ def _ended(pod: Pod) -> Loss:
 
 
 def _outside_reason(pod: Pod, code: int | None) -> str | None:
-    """The reason, where it is not a fault of the user's program."""
-    if code in NEVER_HEALS:
-        return _AGENT_SAYS[code]
-    if pod.disruption:
-        return _DISRUPTIONS.get(pod.disruption, "Evicted")
-    if pod.terminated_reason in _LOST_TRACK:
-        return "NodeLost"
-    if pod.status_reason in _POD_REASONS:
-        return _POD_REASONS[pod.status_reason]
-    if pod.status_reason and code is None:  # refused by the kubelet: nothing ever ran
-        return "Evicted"
-    if code in _AGENT_SAYS:
-        return _AGENT_SAYS[code]
-    return "PodDeleted" if pod.deleting is not None else None
+    """The reason, where it is not a fault of the user's program; the first that applies."""
+    unstarted = "Evicted" if pod.status_reason and code is None else None  # the kubelet refused it
+    deleted = "PodDeleted" if pod.deleting is not None else None
+    return (
+        (_AGENT_SAYS[code] if code in NEVER_HEALS else None)
+        or (_DISRUPTIONS.get(pod.disruption, "Evicted") if pod.disruption else None)
+        or ("NodeLost" if pod.terminated_reason in _LOST_TRACK else None)
+        or _POD_REASONS.get(pod.status_reason)
+        or unstarted
+        or (_AGENT_SAYS.get(code) if code is not None else None)
+        or deleted
+    )

@@ -39,3 +39,9 @@ def removal(pod: Pod, view: View, now: datetime) -> Deletion | None:
 def removals(pods: tuple[Pod, ...], view: View, now: datetime) -> tuple[Deletion, ...]:
     """Deletions that are still to be asked for."""
     return tuple(deletion for pod in pods if (deletion := removal(pod, view, now)) is not None)
+
+
+def forced_removals(pods: tuple[Pod, ...], view: View, now: datetime) -> tuple[Deletion, ...]:
+    """Deletions of pods that are being deleted anyway, and that their node will never end."""
+    asked = removals(pods, view, now)
+    return tuple(deletion for deletion in asked if deletion.grace_seconds == 0)

@@ -13,7 +13,7 @@ from headway_operator.trainingjob.conditions import Claim, state_of
 from headway_operator.trainingjob.deadline import deadline, start_limit
 from headway_operator.trainingjob.failure import Blame
 from headway_operator.trainingjob.group import Group
-from headway_operator.trainingjob.nodes import overdue_at, removals
+from headway_operator.trainingjob.nodes import forced_removals, overdue_at, removals
 from headway_operator.trainingjob.plan import NOTHING, Plan
 from headway_operator.trainingjob.pods import Blueprint, blueprint, spec_hash
 from headway_operator.trainingjob.situation import Situation
@@ -197,13 +197,14 @@ def _go_on(here: Situation, *, counted: bool = False) -> Plan:
     return here.plan(
         status,
         create=() if obstacle else _bodies(drawn, to_make, group),
-        delete=removals((*group.others, *going), here.view, here.now),
+        delete=removals((*group.others, *going), here.view, here.now)
+        + forced_removals(here.view.namesakes, here.view, here.now),
         status_first=first,
         requeue_at=_earliest(
             [
                 deadline(here.spec, status),
                 start_limit(here.spec, status),
-                *_overdue_times(here.view.pods, here.view),
+                *_overdue_times((*here.view.pods, *here.view.namesakes), here.view),
                 *looks,
             ]
         ),
@@ -223,7 +224,7 @@ def _with_left_behind(here: Situation) -> tuple[Situation, bool]:
 
 def _indices_to_make(group: Group, view: View) -> tuple[int, ...]:
     """Indices without a pod whose name is free."""
-    taken = {pod.name for pod in group.others} | view.taken
+    taken = {pod.name for pod in (*group.others, *view.namesakes)}
     return tuple(index for index in group.missing if f"{view.job.name}-{index}" not in taken)
 
 

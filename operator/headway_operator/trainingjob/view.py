@@ -100,14 +100,14 @@ class View:
     job: Job
     pods: tuple[Pod, ...] = ()
     """The job's own pods, by index."""
-    taken: frozenset[str] = frozenset()
-    """Names of pods that an earlier job of this name has left, and that go by themselves."""
+    namesakes: tuple[Pod, ...] = ()
+    """Pods that an earlier job of this name has left: garbage collection takes them away."""
     runtime: TrainingRuntimeSpec | None = None
     """The runtime that the job refers to, as it is now."""
     progress: ProgressReport | None = None
     """The latest report of the lead agent."""
     lost_nodes: frozenset[str] = frozenset()
-    """Those of the pods' nodes whose kubelet is silent."""
+    """Those of all these pods' nodes whose kubelet is silent."""
     obstacle: Obstacle | None = None
     settings: Settings = field(default_factory=Settings)
 

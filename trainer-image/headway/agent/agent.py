@@ -21,6 +21,7 @@ from headway.agent.peers import Peers
 from headway.agent.reporting import Reporter
 from headway.checkpoint.errors import BucketMissing, StoreDenied, StoreUnavailable
 from headway.checkpoint.stores import Store, check, open_store
+from headway.tracking.history import HistoryWriter
 from headway_api.contract import ExitCode
 from headway_api.messages import JoinResponse, TerminationReport
 from headway_api.trainingjob import FailurePolicy
@@ -135,9 +136,14 @@ async def _leading(
     tasks = [asyncio.create_task(lead.run())]
     if endpoint:
         tasks.append(asyncio.create_task(reporter.run(endpoint)))
+    if store:
+        reporter.history = HistoryWriter(store)
+        tasks.append(asyncio.create_task(reporter.keep_history()))
     try:
         yield _Leading(lead, reporter, tasks[0])
     finally:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(reporter.flush_history(), _FAREWELL_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

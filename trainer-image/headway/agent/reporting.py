@@ -13,6 +13,8 @@ from headway.agent.committer import Committed
 from headway.agent.endpoint import Endpoint
 from headway.agent.faults import utc
 from headway.agent.wire import Message
+from headway.checkpoint.errors import StoreError
+from headway.tracking.history import HistoryWriter, Point
 from headway_api.messages import CheckpointReport, EventReport, ProgressReport, RestartReport
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class Reporter:
     """Keeps the latest report and sends it: soon after a change of state, else every 10 s."""
 
     def __init__(self, attempt: int) -> None:
+        self.history: HistoryWriter | None = None
         self.report = ProgressReport(session=uuid.uuid4().hex, attempt=attempt, generation=0)
         self._rate = StepRate()
         self._events: deque[EventReport] = deque(maxlen=_EVENTS_KEPT)
@@ -89,6 +92,16 @@ class Reporter:
         """Rank 0 has finished a step."""
         step, total = int(message["step"]), message.get("total")
         self._rate.at(step, time.monotonic())
+        if self.history is not None:
+            self.history.add(
+                Point(
+                    time=time.time(),
+                    generation=self.report.generation,
+                    step=step,
+                    epoch=message.get("epoch"),
+                    metrics=message.get("metrics", {}),
+                )
+            )
         self._update(
             step=step,
             total_steps=total,
@@ -143,3 +156,18 @@ class Reporter:
                 await asyncio.wait_for(self._urgent.wait(), wait if sent else _SOONEST_SECONDS)
             except TimeoutError:
                 continue
+
+    async def keep_history(self) -> None:
+        """Send the history to storage until cancelled."""
+        while True:
+            await asyncio.sleep(_LATEST_SECONDS)
+            await self.flush_history()
+
+    async def flush_history(self) -> None:
+        """Send what has not been sent yet. History is worth a warning, never a failure."""
+        if self.history is None:
+            return
+        try:
+            await asyncio.to_thread(self.history.flush)
+        except StoreError as error:
+            log.warning("the history could not be written: %s", error)

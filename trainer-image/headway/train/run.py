@@ -65,6 +65,7 @@ class Run:
         self._loader: Loader | None = None
         self._total: int | None = None
         self._metrics: dict[str, float] = {}
+        self._pending: dict[str, float | torch.Tensor] = {}
         self._reported_at = 0.0
         self._store = self._open_store()
         self._saver = (
@@ -156,6 +157,8 @@ class Run:
     @property
     def metrics(self) -> Mapping[str, float]:
         """The latest value of each metric."""
+        self._metrics |= {name: _number(value) for name, value in self._pending.items()}
+        self._pending.clear()
         return self._metrics
 
     # --- checkpoints -----------------------------------------------------------------------------
@@ -242,7 +245,7 @@ class Run:
             rank_zero=rank_zero,
             objects=objects,
             rank_state={"rng": rng.capture()},
-            metrics=dict(self._metrics),
+            metrics=dict(self.metrics),
         )
 
     def _buffers(self) -> set[str]:
@@ -284,8 +287,8 @@ class Run:
         agreed = self._link.passed(self.step_count)
         now = time.monotonic()
         due = now - self._reported_at >= _REPORT_SECONDS
-        if metrics and (due or agreed):
-            self._metrics |= {name: _number(value) for name, value in metrics.items()}
+        # Turning a tensor on a GPU into a number waits for it: only what is reported is turned.
+        self._pending |= metrics
         if due or agreed:
             self._report(now)
         if agreed == "save":
@@ -297,7 +300,7 @@ class Run:
 
     def log(self, **metrics: float | torch.Tensor) -> None:
         """Report values that belong to no single step, such as a validation accuracy."""
-        self._metrics |= {name: _number(value) for name, value in metrics.items()}
+        self._pending |= metrics
         self._report(time.monotonic())
 
     def finish(self) -> None:
@@ -334,7 +337,7 @@ class Run:
                 "step": self.step_count,
                 "total": self._total,
                 "epoch": self._loader.order.epoch if self._loader else None,
-                "metrics": self._metrics,
+                "metrics": self.metrics,
             }
         )
 

@@ -1,0 +1,1 @@
+"""The history of a run: every reported value, as JSON lines beside the checkpoints."""
