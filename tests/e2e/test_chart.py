@@ -105,7 +105,7 @@ def test_no_role_has_a_wildcard() -> None:
         ("delete", "pods", ("--namespace=default",)),
         ("create", "events", ("--namespace=default",)),
         ("watch", "nodes", ()),
-        ("update", f"leases.coordination.k8s.io/{OPERATOR}", (f"--namespace={SYSTEM}",)),
+        ("patch", f"leases.coordination.k8s.io/{OPERATOR}", (f"--namespace={SYSTEM}",)),
         ("get", "secrets/headway-endpoint", (f"--namespace={SYSTEM}",)),
         ("get", "/openid/v1/jwks", ()),
     ],
@@ -129,7 +129,7 @@ def test_operator_may_do_what_it_must(
         ("create", "pods", ("--subresource=exec", "--namespace=default")),
         ("create", "deployments.apps", ("--namespace=default",)),
         ("patch", "nodes", ()),
-        ("update", "leases.coordination.k8s.io/another", (f"--namespace={SYSTEM}",)),
+        ("patch", "leases.coordination.k8s.io/another", (f"--namespace={SYSTEM}",)),
         ("create", "clusterrolebindings.rbac.authorization.k8s.io", ()),
     ],
 )
