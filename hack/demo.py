@@ -56,7 +56,8 @@ def die_with_parent() -> None:
 
 
 def interrupt(_: int, __: FrameType | None) -> None:
-    """SIGTERM is handled like Ctrl-C."""
+    """SIGTERM is handled like Ctrl-C; a second one must not break the clean-up."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

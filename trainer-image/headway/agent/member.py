@@ -44,10 +44,22 @@ class Member:
         self._channel: Channel | None = None
         self._going = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.node = Node(config, self._say)
 
     async def run(self) -> int:
         """Take part until the group ends; returns the pod's exit code."""
+        work = asyncio.ensure_future(self._take_part())
+        try:
+            await asyncio.wait({work, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+            if self._broken.done():
+                self._broken.result()
+            return work.result()
+        finally:
+            work.cancel()
+            self._broken.cancel()
+
+    async def _take_part(self) -> int:
         while True:
             address = await unless(self._going, self._find_lead())
             code = None if address is None else await self._session(address)
@@ -130,7 +142,13 @@ class Member:
 
         task = asyncio.create_task(run())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A defect of ours must end the pod, loudly, instead of leaving the group hanging.
+            self._broken.set_exception(error)
 
     def _say(self, message: Message) -> None:
         if self._channel is not None:

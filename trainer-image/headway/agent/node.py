@@ -69,11 +69,10 @@ class Node:
             return
         await self.stop()
         self.generation = generation
-        socket = self._config.scratch / f"agent-{os.getpid()}-{generation}.sock"
-        self._link = WorkerLink(socket, generation, self._relay)
+        self._link = WorkerLink(self._config.scratch, generation, self._relay)
         await self._link.open()
         for local_rank in range(self._config.processes):
-            env = worker_env(os.environ, self._config, order, local_rank, socket)
+            env = worker_env(os.environ, self._config, order, local_rank, self._link.path)
             prefix = f"[{env['RANK']}] " if self._config.processes > 1 else ""
             try:
                 worker = await Worker.start(self._config.command, env, local_rank, prefix)

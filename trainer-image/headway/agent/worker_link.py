@@ -6,6 +6,7 @@ A script that never calls `headway.init()` never connects, and nothing here is n
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +17,17 @@ OnMessage = Callable[[int, Message], None]
 
 
 class WorkerLink:
-    """Serves the workers of one generation; a new generation gets a new link."""
+    """Serves the workers of one generation; a new generation gets a new link.
 
-    def __init__(self, path: Path, generation: int, on_message: OnMessage) -> None:
-        self.path = path
+    Attributes:
+        path: Where workers connect. It leads through this process's own file descriptor of the
+            folder, since the path of a Unix socket may have 107 bytes only.
+    """
+
+    def __init__(self, folder: Path, generation: int, on_message: OnMessage) -> None:
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        name = f"agent-{os.getpid()}-{generation}.sock"
+        self.path = Path(f"/proc/{os.getpid()}/fd/{self._folder}/{name}")
         self._generation = generation
         self._on_message = on_message
         self._channels: dict[int, Channel] = {}
@@ -39,6 +47,7 @@ class WorkerLink:
         for channel in list(self._channels.values()):
             await channel.close()
         self.path.unlink(missing_ok=True)
+        os.close(self._folder)
 
     def send(self, message: Message, rank: int | None = None) -> None:
         """Tell one rank, or all that are connected."""
