@@ -25,12 +25,12 @@ from typing import Any
 import psutil
 from rich.console import Console
 from rich.table import Table
-from seaweed import SeaweedServer
 
 from headway.checkpoint.errors import StoreError
 from headway.checkpoint.reader import list_commits
 from headway.checkpoint.stores import Store, open_store
 from headway.tracking.history import Point, read_history
+from seaweed import SeaweedServer
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = Path(os.environ.get("HEADWAY_DEMO_OUTPUT", ROOT / "demo-output"))
@@ -75,7 +75,7 @@ def start(server: SeaweedServer) -> subprocess.Popen[str]:
         env={**os.environ, **credentials},
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=die_with_parent,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 (one thread here; it makes one system call)
     )
 
 

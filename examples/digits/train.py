@@ -5,12 +5,13 @@ Runs under Headway on any number of workers, and as a plain `python train.py` on
 
 import time
 
-import headway
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
+
+import headway
 
 
 def digits() -> tuple[TensorDataset, TensorDataset]:

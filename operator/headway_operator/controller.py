@@ -35,6 +35,8 @@ CONFLICTS = 5
 """Fresh reads in a row, before a job that others keep writing waits its turn."""
 
 
+SOONEST_SECONDS = 0.05
+"""Least time until a look that no event asked for: a mistake in a policy must not spin."""
 UNSEEN_SECONDS = 15.0
 """After which a pod that we have made should have been told of by the watch."""
 
@@ -235,7 +237,7 @@ class Controller:
         await self._applier.post(view.job, plan.events)
         if self._cache.unseen(key):
             waits.append(2 * UNSEEN_SECONDS)
-        return min(wait for wait in waits if wait is not None)
+        return max(SOONEST_SECONDS, min(wait for wait in waits if wait is not None))
 
     # --- bookkeeping -----------------------------------------------------------------------------
 

@@ -189,7 +189,7 @@ def check_exactly(
         assert status["phase"] == demanded, told
     counted = restarts.get("counted", 0)
     if status["phase"] == "Succeeded":
-        assert restarts.get("total", 0) == truth.lost + truth.in_place, told
+        assert restarts.get("total", 0) == truth.restarts + truth.in_place, told
     if status["phase"] == "Failed" and truth.in_place:  # what the lead could not report any more
         assert truth.countable <= counted + truth.in_place, told
     else:

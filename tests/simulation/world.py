@@ -59,6 +59,9 @@ class Truth:
     completed: bool = False
     countable: int = 0
     lost: int = 0
+    """Processes that did not end well."""
+    restarts: int = 0
+    """Losses of pods that the operator had to answer, where they come one by one."""
     in_place: int = 0
     clumsy_ends: int = 0
     """How often the lead fails just when all are done."""
@@ -357,6 +360,7 @@ class World:
             process.ends_at = now + self.rng.uniform(0, 1.5) + (1 if process.index == 0 else 0)
         if truth.clumsy_ends:  # the lead has told the others, and does not live to say so itself
             truth.clumsy_ends -= 1
+            truth.restarts += 1
             members[0].code = 1
             members[0].ends_at = now + self.rng.uniform(0, 10)
 
@@ -367,6 +371,7 @@ class World:
         if truth.exact and victim.index == 0 and trouble.kind in {"evict", "kill"}:
             return  # what a lead did not live to report is rightly not counted
         self.log(f"trouble: {trouble.kind} of {victim.pod}")
+        truth.restarts += trouble.kind != "in place"
         if trouble.kind == "power cut":
             await self.power_cut(victim.node, self.rng.uniform(60, 300))
         elif trouble.kind in {"evict", "kill"}:

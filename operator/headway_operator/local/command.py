@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 from contextlib import aclosing
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,14 +32,14 @@ from headway_operator.resources import TRAINING_JOB
 SUCCEEDED, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
-class Output(str, Enum):
+class Output(StrEnum):
     """Formats of the result."""
 
     text = "text"
     json = "json"
 
 
-class Logs(str, Enum):
+class Logs(StrEnum):
     """Whose output is shown."""
 
     all = "all"
@@ -75,7 +75,6 @@ def run(
     checkpoint; the same command goes on with it. The exit status is 0 only when it succeeded.
 
     Examples:
-
         headway run -f job.yaml
 
         headway run -f job.yaml -p lr=0.01 -o json > result.json

@@ -35,10 +35,10 @@ def headline(job: Mapping[str, Any]) -> Text:
 
 def eta(seconds: int) -> str:
     """Seconds as people say them."""
-    if seconds < 90:  # noqa: PLR2004
+    if seconds < 90:
         return f"{seconds} s"
     minutes = seconds // 60
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def render(job: Mapping[str, Any]) -> RenderableType:

@@ -315,8 +315,11 @@ def _stuck(here: Situation, stuck: Stuck, *, status_first: bool) -> Plan:
     status = _stalled(here.status, stuck, here.view.job, here.now, running=bool(group.standing))
     status = status.model_copy(update=counts(group))
     looks = [deadline(here.spec, status), *_overdue_times(here.view.pods, here.view)]
-    delete = removals(group.others, here.view, here.now)
-    return here.plan(status, delete=delete, status_first=status_first, requeue_at=_earliest(looks))
+    going, later = _to_replace(here, group)
+    delete = removals((*group.others, *going), here.view, here.now)
+    return here.plan(
+        status, delete=delete, status_first=status_first, requeue_at=_earliest([*looks, *later])
+    )
 
 
 def _no_spec(view: View, stuck: Stuck, now: datetime) -> Plan:

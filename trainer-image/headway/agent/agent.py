@@ -9,6 +9,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from headway.agent import orphans, termination
 from headway.agent.committer import Committer
@@ -85,7 +86,7 @@ async def _take_part(
     member = Member(config, key, Peers(config, endpoint, answer).lead_address)
     work = asyncio.create_task(member.run())
     leaving = asyncio.create_task(_leave_on(terminated, member))
-    tasks: set[asyncio.Task[object]] = {work, leading.loop} if leading else {work}  # type: ignore[arg-type]
+    tasks: set[asyncio.Task[Any]] = {work, leading.loop} if leading else {work}
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     leaving.cancel()
     if leading and leading.loop.done():

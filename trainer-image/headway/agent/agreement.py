@@ -99,7 +99,10 @@ class Agreement:
             return []
         purpose, self._open = self._open.purpose, None
         self._margin *= 2
-        return [Decide(number, accepted=False), *(self._next() or self.propose(purpose, self._every))]
+        return [
+            Decide(number, accepted=False),
+            *(self._next() or self.propose(purpose, self._every)),
+        ]
 
     def _next(self) -> list[Move]:
         if self._queued is None:

@@ -1,4 +1,4 @@
-"""Which checkpoints exist: the lead writes COMMIT when it has seen every part, and retires old ones.
+"""Which checkpoints exist: the lead writes COMMIT once every part is there, and retires old ones.
 
 Storage that does not answer never stops training: receipts of a checkpoint whose commit failed
 are kept, and the commit is tried again until it succeeds or a newer generation takes over.
@@ -95,9 +95,7 @@ class Committer:
         self._generation = generation
         return generation
 
-    async def receipt(
-        self, message: Message, world_size: int
-    ) -> Committed | Abandoned | None:
+    async def receipt(self, message: Message, world_size: int) -> Committed | Abandoned | None:
         """Take a rank's receipt; with the last one the checkpoint is committed.
 
         Raises:

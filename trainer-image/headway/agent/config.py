@@ -100,9 +100,7 @@ class PodConfig:
                 storage_uri=env.get(contract.ENV_STORAGE_URI, ""),
                 storage_endpoint=env.get(contract.ENV_STORAGE_ENDPOINT, ""),
                 storage_region=env.get(contract.ENV_STORAGE_REGION, ""),
-                checkpoint=Checkpoint.model_validate_json(
-                    env.get(contract.ENV_CHECKPOINT) or "{}"
-                ),
+                checkpoint=Checkpoint.model_validate_json(env.get(contract.ENV_CHECKPOINT) or "{}"),
                 grace_seconds=int(env.get(contract.ENV_GRACE_SECONDS, "60")),
                 termination_log=Path(
                     env.get(contract.ENV_TERMINATION_LOG, contract.TERMINATION_LOG)

@@ -120,7 +120,7 @@ class Group:
         """Indices of pods that are not connected."""
         return [i for i in range(self.replicas) if i not in self.members]
 
-    # --- members -------------------------------------------------------------------------------
+    # --- members ------------------------------------------------------------------------------
 
     def joined(self, index: int, uid: str, address: str) -> list[Action]:
         """A pod's agent has connected."""
@@ -153,7 +153,7 @@ class Group:
             self.leaving.add(index)
         return self._leave()
 
-    # --- generations -----------------------------------------------------------------------------
+    # --- generations ----------------------------------------------------------------------------
 
     def began(self, generation: int, now: float) -> None:
         """The shell has ordered the start of this generation."""
@@ -200,7 +200,7 @@ class Group:
             return []
         return self._failed(failure, now)
 
-    # --- decisions ---------------------------------------------------------------------------------
+    # --- decisions -------------------------------------------------------------------------------
 
     def _failed(self, failure: RestartReport, now: float) -> list[Action]:
         if self.leaving:  # a worker that fails while the group is being taken down proves nothing

@@ -67,7 +67,7 @@ class Lead:
         self._steady = False
         self.ended: Finish | None = None
 
-    # --- the loop ------------------------------------------------------------------------------
+    # --- the loop -----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve until this task is cancelled; the local member learns the end like all others."""
@@ -107,7 +107,7 @@ class Lead:
         self._save_when_due(now)
         return []
 
-    # --- connections -----------------------------------------------------------------------------
+    # --- connections ----------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channel = Channel(reader, writer)
@@ -143,7 +143,7 @@ class Lead:
             log.warning("worker %d is gone", index)
         return self._group.lost(index)
 
-    # --- what members say --------------------------------------------------------------------------
+    # --- what members say ------------------------------------------------------------------------
 
     def _on_message(self, index: int, connection: _Connection, message: Message) -> list[Action]:
         if self._connections.get(index) is not connection:
@@ -206,7 +206,7 @@ class Lead:
             case "event":
                 self._reporter.event(message["reason"], message["message"], message["severity"])
 
-    # --- checkpoints -----------------------------------------------------------------------------
+    # --- checkpoints ----------------------------------------------------------------------------
 
     def _save_when_due(self, now: float) -> None:
         policy = self._config.checkpoint
@@ -268,7 +268,7 @@ class Lead:
                 message = {"type": "decide", "number": move.number, "accepted": move.accepted}
             self._broadcast({"type": "tell", "message": message})
 
-    # --- actions -----------------------------------------------------------------------------------
+    # --- actions ---------------------------------------------------------------------------------
 
     async def _act(self, action: Action) -> None:
         match action:

@@ -51,7 +51,8 @@ class Member:
         """Take part until the group ends; returns the pod's exit code."""
         work = asyncio.ensure_future(self._take_part())
         try:
-            await asyncio.wait({work, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+            watched: set[asyncio.Future[Any]] = {work, self._broken}
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             if self._broken.done():
                 self._broken.result()
             return work.result()

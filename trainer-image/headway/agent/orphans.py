@@ -40,15 +40,15 @@ async def reaped() -> AsyncIterator[None]:
 
 def _zombies() -> set[int]:
     found = set()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
             continue
         try:
-            parent, state = _parent_and_state(int(entry))
+            parent, state = _parent_and_state(int(entry.name))
         except (OSError, ValueError):
             continue
         if parent == os.getpid() and state == "Z":
-            found.add(int(entry))
+            found.add(int(entry.name))
     return found
 
 
@@ -59,5 +59,5 @@ async def _reap_for_ever() -> None:
         now = await asyncio.to_thread(_zombies)
         for pid in before & now:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 (WNOHANG returns at once)
         before = now

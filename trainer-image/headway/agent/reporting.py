@@ -121,7 +121,11 @@ class Reporter:
     def committed(self, committed: Committed) -> None:
         """A checkpoint exists."""
         best = committed.best
-        metric = {"best_step": best[0], "best_uri": best[1], "best_value": decimal(best[2])} if best else {}
+        metric = (
+            {"best_step": best[0], "best_uri": best[1], "best_value": decimal(best[2])}
+            if best
+            else {}
+        )
         self._update(
             checkpoint=CheckpointReport(
                 step=committed.step,

@@ -50,7 +50,7 @@ def _missing(error: ImportError) -> object:
     reason = str(error)
 
     def command() -> None:
-        """(not installed)"""
+        """Not installed here."""
         typer.echo(f"{_NEEDS} ({reason})", err=True)
         raise typer.Exit(2)
 

@@ -66,7 +66,7 @@ class BatchOrder(Sampler[list[int]]):
         if not self._shuffle:
             return list(range(self._size))
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
-        return torch.randperm(self._size, generator=generator).tolist()  # type: ignore[no-any-return]
+        return torch.randperm(self._size, generator=generator).tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
         order = self.order()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from headway.checkpoint.errors import StoreUnavailable
 from headway.checkpoint.layout import CheckpointId, parse_checkpoint_key
 from headway.checkpoint.reader import Restored
 from headway.checkpoint.state import TensorSpec
-from headway.checkpoint.stores import Store, open_store
+from headway.checkpoint.stores import Store
 from headway.train.state import empty_for, view_of
 
 log = logging.getLogger("headway")
@@ -59,7 +60,7 @@ def newest(
             tensors[spec.name] = empty_for(spec)  # noqa: B023 (called before the next round)
             return view_of(tensors[spec.name])  # noqa: B023
 
-        restored = patiently(lambda: reader.restore_newest(store, into, rank, skip=skip))
+        restored = patiently(partial(reader.restore_newest, store, into, rank, skip=skip))
         found = _all_found(restored)
         if len(set(found)) == 1:
             return None if restored is None else (restored, tensors)
@@ -77,16 +78,16 @@ def _all_found(restored: Restored | None) -> list[tuple[int, int]]:
     return found
 
 
-def parse_source(uri: str, **options: Any) -> tuple[Store, CheckpointId | None]:
+def parse_source(uri: str, opened: Callable[[str], Store]) -> tuple[Store, CheckpointId | None]:
     """Open `checkpoint.resumeFrom`: a job's folder, or one checkpoint in it.
 
     Args:
         uri: The URI.
-        options: As for `open_store`.
+        opened: Opens a store by its URI.
     """
     root, mark, rest = uri.rstrip("/").rpartition("/ckpt/")
     if mark:
         key = parse_checkpoint_key(f"ckpt/{rest}/COMMIT.json")
         if key is not None:
-            return open_store(root, **options), key.id
-    return open_store(uri, **options), None
+            return opened(root), key.id
+    return opened(uri), None

@@ -1,5 +1,4 @@
-"""`headway.init()`: a process group, checkpoints that are taken and restored by themselves, and
-progress, for an ordinary PyTorch training loop."""
+"""`headway.init()`: process group, checkpoints, exact resume and progress for a training loop."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.distributed as dist
@@ -98,12 +97,13 @@ class Run:
         if "MASTER_ADDR" in os.environ:
             dist.init_process_group(chosen, timeout=timeout)
         else:
-            dist.init_process_group(chosen, store=dist.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(chosen, store=store, rank=0, world_size=1)
 
     def _open_store(self) -> Store | None:
         uri = os.environ.get(contract.ENV_STORAGE_URI)
         # Without an agent nobody commits, and what is never committed need not be written.
-        return open_store(uri, **_store_options()) if uri and self._link.connected else None
+        return _open(uri) if uri and self._link.connected else None
 
     def param(self, name: str, default: Any = None) -> Any:
         """A parameter of the job (`spec.parameters`), in the type of `default`.
@@ -209,7 +209,7 @@ class Run:
         ).resume_from
         if source is None:
             return None
-        store, only = restorer.parse_source(source, **_store_options())
+        store, only = restorer.parse_source(source, _open)
         found = restorer.newest(store, self.rank, only)
         if found is None:
             raise StoreError(f"checkpoint.resumeFrom {source}: there is no checkpoint")
@@ -227,7 +227,7 @@ class Run:
         if self._loader is not None and state.get("loader"):
             self._loader.order.load_state_dict(state["loader"])
         if restored.rank_state is not None:
-            rng.restore(restored.rank_state["rng"])
+            rng.restore(cast("dict[str, Any]", restored.rank_state["rng"]))
         if self._saver is not None:
             self._saver.resumed_from = restored.commit.id
 
@@ -256,7 +256,7 @@ class Run:
             for buffer, _ in value.named_buffers()
         }
 
-    # --- the loop ----------------------------------------------------------------------------------
+    # --- the loop --------------------------------------------------------------------------------
 
     def epochs(self, count: int) -> Iterator[int]:
         """The epochs that are still to do, from the restored one on.
@@ -350,11 +350,12 @@ def _unwrapped(value: Any) -> Any:
     return value.module if isinstance(value, DistributedDataParallel) else value
 
 
-def _store_options() -> dict[str, str | None]:
-    return {
-        "endpoint": os.environ.get(contract.ENV_STORAGE_ENDPOINT) or None,
-        "region": os.environ.get(contract.ENV_STORAGE_REGION) or None,
-    }
+def _open(uri: str) -> Store:
+    return open_store(
+        uri,
+        endpoint=os.environ.get(contract.ENV_STORAGE_ENDPOINT) or None,
+        region=os.environ.get(contract.ENV_STORAGE_REGION) or None,
+    )
 
 
 def init(*, seed: int = 0, backend: str | None = None, timeout_seconds: float = 60) -> Run:

@@ -21,7 +21,7 @@ from headway.checkpoint.layout import CheckpointId
 from headway.checkpoint.state import TensorSpec, partition
 from headway.checkpoint.stores import Store
 from headway.train.link import AgentLink
-from headway.train.state import copy_bytes, spec_of
+from headway.train.state import copy_bytes, spec_of, view_of
 
 log = logging.getLogger("headway")
 
@@ -60,7 +60,7 @@ def take(
 
 def _untouched(nbytes: int) -> memoryview:
     # Memory that nobody writes to is never made real by the kernel.
-    return memoryview(torch.empty(nbytes, dtype=torch.uint8).numpy())
+    return view_of(torch.empty(nbytes, dtype=torch.uint8))
 
 
 class Saver:

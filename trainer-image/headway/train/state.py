@@ -32,7 +32,7 @@ _TORCH = {name: dtype for dtype, name in _DTYPES.items()}
 _TENSOR, _TUPLE, _ITEMS, _NUMPY, _BYTES = "$tensor", "$tuple", "$items", "$numpy", "$bytes"
 
 
-def flatten(tree: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+def flatten(tree: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:  # noqa: PLR0911
     """Take the tensors out of `tree`.
 
     Args:
@@ -72,7 +72,7 @@ def flatten(tree: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     )
 
 
-def unflatten(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+def unflatten(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:  # noqa: PLR0911
     """Undo `flatten`."""
     if isinstance(tree, list):
         return [unflatten(v, tensors) for v in tree]
@@ -109,7 +109,7 @@ def copy_bytes(tensor: torch.Tensor) -> memoryview:
     copied = tensor.cpu().contiguous() if tensor.device.type != "cpu" else tensor.contiguous()
     if copied.data_ptr() == tensor.data_ptr():
         copied = copied.clone()
-    return memoryview(copied.reshape(-1).view(torch.uint8).numpy()) if copied.numel() else _EMPTY
+    return view_of(copied)
 
 
 def empty_for(spec: TensorSpec) -> torch.Tensor:
@@ -119,7 +119,7 @@ def empty_for(spec: TensorSpec) -> torch.Tensor:
 
 def view_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, writable."""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else _EMPTY
-
-
-_EMPTY = memoryview(bytearray())
+    if not tensor.numel():
+        return memoryview(bytearray())
+    flat: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(flat)
