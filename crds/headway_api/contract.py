@@ -9,8 +9,11 @@ from __future__ import annotations
 from enum import IntEnum
 
 GROUP = "headway.dev"
+"""API group of every resource, and prefix of every label and annotation of ours."""
 VERSION = "v1alpha1"
+"""Version of the API."""
 API_VERSION = f"{GROUP}/{VERSION}"
+"""`apiVersion` of every resource."""
 
 # --- labels and annotations of the operator's children -------------------------------------
 
@@ -33,30 +36,45 @@ CONTAINER = "trainer"
 # --- the pod's environment ------------------------------------------------------------------
 
 ENV_JOB_NAME = "HEADWAY_JOB_NAME"
+"""Name of the TrainingJob."""
 ENV_JOB_NAMESPACE = "HEADWAY_JOB_NAMESPACE"
+"""Its namespace."""
 ENV_JOB_UID = "HEADWAY_JOB_UID"
+"""Its UID, which tells it from an earlier job of the same name."""
 ENV_POD_NAME = "HEADWAY_POD_NAME"
+"""Name of the pod (downward API)."""
 ENV_POD_UID = "HEADWAY_POD_UID"
+"""UID of the pod (downward API): it is new each time that the pod is replaced."""
 ENV_POD_IP = "HEADWAY_POD_IP"
+"""IP address of the pod (downward API), under which other agents reach this one."""
 ENV_INDEX = "HEADWAY_WORKER_INDEX"
+"""The pod's stable node rank, 0 to replicas-1. The agent of worker 0 leads."""
 ENV_REPLICAS = "HEADWAY_REPLICAS"
+"""Pods of the group (`spec.workers.replicas`)."""
 ENV_PROCESSES = "HEADWAY_PROCESSES_PER_WORKER"
+"""Worker processes (ranks) of each pod (`spec.workers.processesPerWorker`)."""
 ENV_FRAMEWORK = "HEADWAY_FRAMEWORK"
+"""`PyTorch` or `Horovod`: which variables the worker processes get."""
 ENV_ATTEMPT = "HEADWAY_ATTEMPT"
+"""Number of the group of pods (`status.attempt`) that this pod belongs to."""
 ENV_ENDPOINT = "HEADWAY_ENDPOINT"
 """Base URL of the operator's endpoint, e.g. https://headway-operator.headway-system.svc:8443."""
 ENV_ENDPOINT_CA = "HEADWAY_ENDPOINT_CA"
 """PEM text of the authority that signs the endpoint's certificate."""
 ENV_TOKEN_FILE = "HEADWAY_TOKEN_FILE"  # noqa: S105 (a path's name, not a secret)
+"""Path of the token that the endpoint asks for; the kubelet renews the file."""
 ENV_STORAGE_URI = "HEADWAY_STORAGE_URI"
 """This job's own root in storage: `spec.storage.uri` + `/<name>-<first 8 of UID>`."""
 ENV_STORAGE_ENDPOINT = "HEADWAY_STORAGE_ENDPOINT"
+"""URL of the S3-compatible server (`spec.storage.endpoint`); unset for the provider's own."""
 ENV_STORAGE_REGION = "HEADWAY_STORAGE_REGION"
+"""Region of the bucket (`spec.storage.region`)."""
 ENV_CHECKPOINT = "HEADWAY_CHECKPOINT"
 """JSON of `spec.checkpoint` (camelCase keys)."""
 ENV_PARAMETERS = "HEADWAY_PARAMETERS"
 """JSON of `spec.parameters`; each also as HEADWAY_PARAM_<NAME>."""
 ENV_PARAM_PREFIX = "HEADWAY_PARAM_"
+"""Prefix of each parameter's own variable: `lr.warmup` is HEADWAY_PARAM_LR_WARMUP."""
 ENV_GRACE_SECONDS = "HEADWAY_GRACE_SECONDS"
 """The pod's termination grace period: how long a save on SIGTERM may take."""
 ENV_TERMINATION_LOG = "HEADWAY_TERMINATION_LOG"
@@ -64,21 +82,29 @@ ENV_TERMINATION_LOG = "HEADWAY_TERMINATION_LOG"
 ENV_SCRATCH = "HEADWAY_SCRATCH"
 """A writable folder in memory that survives a container restart."""
 ENV_MEMORY_LIMIT = "HEADWAY_MEMORY_LIMIT_BYTES"
+"""Memory limit of the container in bytes; unset where it has none."""
 
 # Set by the agent for each worker process, beside torch's own variables
 # (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK, MASTER_ADDR, MASTER_PORT).
 ENV_AGENT_SOCKET = "HEADWAY_AGENT_SOCKET"
 """Path of the Unix socket on which a worker talks to its agent."""
 ENV_GENERATION = "HEADWAY_GENERATION"
+"""Generation of the worker group that this process belongs to; grows at each restart."""
 
 # --- paths in a pod ---------------------------------------------------------------------------
 
 TOKEN_DIR = "/var/run/secrets/headway.dev"  # noqa: S105
+"""Where the projected token volume is mounted."""
 TOKEN_FILE = f"{TOKEN_DIR}/token"
+"""The token, with the audience of `token_audience`."""
 SCRATCH_DIR = "/headway/scratch"
+"""Memory volume for state that outlives a container, but not its pod."""
 TMP_DIR = "/tmp"  # noqa: S108 (a volume of the pod's own)
+"""Volume for temporary files: the root file system is read-only."""
 SHM_DIR = "/dev/shm"  # noqa: S108
+"""Memory volume for shared memory, of `pod.sharedMemory` or half the memory limit."""
 TERMINATION_LOG = "/dev/termination-log"
+"""Where the kubelet reads an agent's last words from when its container has ended."""
 
 # --- ports ------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import kopf
 
@@ -18,6 +18,9 @@ from headway_operator.cluster.connection import new_connection
 
 Tell = Callable[[Resource, str, Object], None]
 """Takes the kind of object, ADDED, MODIFIED or DELETED, and the object."""
+
+_IDENTITY: Final[Any] = "headway"
+"""For peering, which we don't use; Kopf's default needs a user name, and containers have none."""
 
 
 async def watch(
@@ -35,6 +38,7 @@ async def watch(
         registry=_registry(kinds, tell),
         settings=_settings(),
         standalone=True,
+        identity=_IDENTITY,
         clusterwide=not namespaces,
         namespaces=namespaces,
         ready_flag=ready,

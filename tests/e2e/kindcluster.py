@@ -109,16 +109,18 @@ class Cluster:
         )
 
     def audit(self, namespace: str) -> list[Object]:
-        """The operator's successful writes in a namespace, in their order.
+        """The operator's successful writes since a namespace was made, in their order.
 
         hack/kind-audit.yaml says what the API server logs.
         """
+        born = self.get("namespace", namespace)["metadata"]["creationTimestamp"].rstrip("Z")
         log = run("docker", "exec", f"{NAME}-control-plane", "cat", "/var/log/kubernetes/audit.log")
         entries = [json.loads(line) for line in log.splitlines()]
         return [
             entry
             for entry in entries
             if entry["objectRef"].get("namespace") == namespace
+            and entry["requestReceivedTimestamp"] >= born
             and entry["responseStatus"]["code"] < 300
         ]
 

@@ -5,9 +5,12 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
+
+from invariants import CheckedCluster
 
 from headway_operator.cluster.client import (
+    ApiError,
     Conflict,
     Gone,
     Listing,
@@ -17,7 +20,9 @@ from headway_operator.cluster.client import (
     Unavailable,
     WatchEvent,
 )
-from headway_operator.cluster.memory import MemoryCluster
+
+Moment = Literal["before", "after", "on its way"]
+MOMENTS: tuple[Moment, ...] = get_args(Moment)
 
 
 @dataclass
@@ -25,7 +30,7 @@ class Faults:
     """How often what goes wrong; all 0: a good day.
 
     `crash_write` kills the operator at exactly that write, counted from 1, before or after it
-    takes effect.
+    takes effect, or while it is on its way: it arrives when the next operator is at work.
     """
 
     crash: float = 0.0
@@ -34,7 +39,7 @@ class Faults:
     broken_watch: float = 0.0
     gone: float = 0.0
     crash_write: int = 0
-    crash_after: bool = False
+    crash_moment: Moment = "before"
     latency: float = 0.005
 
 
@@ -43,7 +48,7 @@ class FaultyClient:
 
     def __init__(
         self,
-        cluster: MemoryCluster,
+        cluster: CheckedCluster,
         faults: Faults,
         rng: random.Random,
         log: Callable[[str], None],
@@ -53,6 +58,7 @@ class FaultyClient:
         self._rng = rng
         self._log = log
         self.writes: list[str] = []
+        self.on_their_way: list[asyncio.Task[None]] = []
         self.crashed = asyncio.Event()
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
@@ -124,9 +130,11 @@ class FaultyClient:
         number = len(self.writes) + 1
         self.writes.append(said)
         self._log(f"operator #{number}: {said}")
-        before, after = self._crash(number)
-        if before:
-            await self._die("before")
+        crash = self._crash(number)
+        if crash == "on its way":
+            self.on_their_way.append(asyncio.create_task(self._arrive_late(call)))
+        if crash in {"before", "on its way"}:
+            await self._die(crash)
         kind = self._rng.random() < self._faults.error and self._rng.choice(
             ["conflict", "busy", "lost request", "lost answer"]
         )
@@ -139,24 +147,33 @@ class FaultyClient:
         if kind == "lost request":
             raise Unavailable(500, "InternalError", "simulated, not carried out")
         answer = await call()
-        if after:
-            await self._die("after")
+        if crash == "after":
+            await self._die(crash)
         if kind == "lost answer":
             self._log("  lost answer")
             raise Unavailable(0, "NoAnswer", "simulated, carried out")
         await self._travel()
         return answer
 
-    def _crash(self, number: int) -> tuple[bool, bool]:
+    async def _arrive_late(self, call: Callable[[], Awaitable[Any]]) -> None:
+        await asyncio.sleep(self._rng.uniform(0, 60))
+        with self._cluster.late_write():
+            try:
+                await call()
+            except ApiError as error:
+                self._log(f"a dead operator's write arrives: {error}")
+            else:
+                self._log("a dead operator's write arrives, and is carried out")
+
+    def _crash(self, number: int) -> Moment | None:
         faults = self._faults
         if number == faults.crash_write:
-            return not faults.crash_after, faults.crash_after
+            return faults.crash_moment
         if self._rng.random() < faults.crash:
-            after = self._rng.random() < 0.5
-            return not after, after
-        return False, False
+            return self._rng.choice(MOMENTS)
+        return None
 
     async def _die(self, when: str) -> None:
-        self._log(f"  the operator dies {when} this write")
+        self._log(f"  the operator dies, this write is: {when}")
         self.crashed.set()
         await asyncio.Event().wait()

@@ -12,9 +12,11 @@ from headway_api.contract import LABEL_ATTEMPT, LABEL_INDEX
 from headway_operator.cluster.client import NODE, POD, NotFound, Object, Resource
 from headway_operator.cluster.memory import MemoryCluster
 from headway_operator.resources import TRAINING_JOB
+from headway_operator.settings import Settings
 from headway_operator.trainingjob.view import controller_uid
 
 TERMINAL = ("Succeeded", "Failed")
+OVERDUE = timedelta(seconds=Settings().overdue_seconds)
 
 
 class CheckedCluster(MemoryCluster):
@@ -26,6 +28,7 @@ class CheckedCluster(MemoryCluster):
         self._truths = truths
         self._last: dict[str, dict[str, Any]] = {}
         self._back: dict[str, datetime] = {}
+        self._late = False
         self.broken: list[str] = []
         """What did not hold; the operator can't swallow it."""
 
@@ -56,6 +59,15 @@ class CheckedCluster(MemoryCluster):
         await super().delete(resource, namespace, name, **options)
 
     @contextmanager
+    def late_write(self) -> Iterator[None]:
+        """Within, a dead operator writes: what it makes may be out of date, and is cleared away."""
+        self._late = True
+        try:
+            yield
+        finally:
+            self._late = False
+
+    @contextmanager
     def _noting(self) -> Iterator[None]:
         try:
             yield
@@ -70,7 +82,7 @@ class CheckedCluster(MemoryCluster):
         assert all(count == 1 for count in counts.values()), f"two pods for one index: {counts}"
         jobs = (await self.list(TRAINING_JOB)).items
         job = next((item for item in jobs if item["metadata"]["uid"] == owner), None)
-        if job is None:  # deleted a moment ago; its pods go after it
+        if job is None or self._late:  # deleted a moment ago; its pods go after it
             return
         assert not _ended(job.get("status") or {}), "a pod is made for a job that is over"
         newest = (job.get("status") or {}).get("attempt", 1)
@@ -83,7 +95,10 @@ class CheckedCluster(MemoryCluster):
             pod = await self.get(POD, namespace, name)
         except NotFound:
             return
-        if pod["metadata"]["uid"] != uid or "deletionTimestamp" in pod["metadata"]:
+        if pod["metadata"]["uid"] != uid:
+            return
+        asked = pod["metadata"].get("deletionTimestamp")
+        if asked is not None and self._now() >= datetime.fromisoformat(asked) + OVERDUE:
             return
         node = pod["spec"].get("nodeName")
         if node is None or pod["status"].get("phase") in TERMINAL:

@@ -41,6 +41,7 @@ class Simulation:
         self.operator: Operator | None = None
         self.starts_at = 0.0
         self.operator_since = 0.0
+        self.on_their_way: list[asyncio.Task[None]] = []
         self.old_reports: list[tuple[str, ProgressReport]] = []
 
     def log(self, text: str) -> None:
@@ -61,6 +62,7 @@ class Simulation:
             self.log("the operator starts")
             client = FaultyClient(self.cluster, self.faults, self.rng, self.log)
             client.writes = self.writes
+            client.on_their_way = self.on_their_way
             self.operator_since = self.now
             self.operator = Operator(client, self.settings, clock, self.rng)
 
@@ -144,6 +146,7 @@ class Simulation:
         self.last_jobs = list(jobs.values())
         self.faults = Faults()
         await self.stop()
+        await asyncio.gather(*self.on_their_way)
         self.starts_at = 0.0
         for _ in range(250):  # pods that are left get their grace; nodes come back
             await self.moment()
@@ -220,7 +223,7 @@ async def exact_history(simulation: Simulation) -> None:
     rng = simulation.rng
     simulation.faults = random_faults(rng)
     await simulation.world.add_machines(3)
-    kinds = ["crash", "crash", "oom", "in place", "evict", "kill"]
+    kinds = ["crash", "crash", "oom", "in place", "evict", "hang", "kill"]
     for number in range(rng.randint(1, 2)):
         work = rng.uniform(5, 40)
         script = random_script(rng, work, [*kinds, "config"] if rng.random() < 0.1 else kinds, 5)
@@ -237,7 +240,7 @@ async def wild_history(simulation: Simulation) -> None:
     simulation.faults = random_faults(rng)
     simulation.world.junk = rng.choice([0.0, 0.3])
     await simulation.world.add_machines(3)
-    kinds = ["crash", "oom", "in place", "evict", "kill", "power cut"]
+    kinds = ["crash", "oom", "in place", "evict", "hang", "kill", "power cut"]
     for number in range(rng.randint(1, 3)):
         work = rng.uniform(5, 60)
         truth = Truth(f"job{number}", "", work, random_script(rng, work, kinds, 4), 8)

@@ -1,9 +1,9 @@
-"""The operator dies at each of its writes in turn, before and after it takes effect."""
+"""The operator dies at each of its writes in turn: before, after or while it takes effect."""
 
 import asyncio
 
 import pytest
-from faults import Faults
+from faults import MOMENTS, Faults, Moment
 from scenario import Simulation, job_spec
 from test_histories import errors_into
 from virtual import run
@@ -18,6 +18,7 @@ SCRIPTS: dict[str, list[Trouble]] = {
     "pod lost": [Trouble(3, "kill", 1), Trouble(8, "evict", 1)],
     "in place, then pod": [Trouble(3, "in place"), Trouble(8, "crash", 1)],
     "budget": [Trouble(2, "crash", 1), Trouble(4, "crash", 1), Trouble(6, "crash", 1)],
+    "pod hangs": [Trouble(3, "hang", 1)],
     "node": [Trouble(3, "power cut", 1)],
     "hopeless": [Trouble(3, "config", 0)],
 }
@@ -60,22 +61,22 @@ async def set_suspend(simulation: Simulation, value: bool) -> None:
     await simulation.cluster.patch(TRAINING_JOB, NAMESPACE, "job", body)
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_crash_at_any_write_changes_neither_end_nor_counts(name: str, after: bool) -> None:
+def test_a_crash_at_any_write_changes_neither_end_nor_counts(name: str, moment: Moment) -> None:
     """`check_end` demands the end and the exact count; the first run tells how many writes."""
     undisturbed = run(live(Faults(), SCRIPTS[name]))
     for number in range(1, len(undisturbed.writes) + 1):
-        faults = Faults(crash_write=number, crash_after=after)
+        faults = Faults(crash_write=number, crash_moment=moment)
         simulation = run(live(faults, SCRIPTS[name]))
         assert any("dies" in line for line in simulation.trace), f"no crash at {number}"
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_crash_during_suspension_counts_nothing(after: bool) -> None:
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_crash_during_suspension_counts_nothing(moment: Moment) -> None:
     undisturbed = run(live(Faults(), [], suspend=True, work=60))
     for number in range(1, len(undisturbed.writes) + 1):
-        faults = Faults(crash_write=number, crash_after=after)
+        faults = Faults(crash_write=number, crash_moment=moment)
         simulation = run(live(faults, [], suspend=True, work=60))
         job = simulation.last_jobs[0]
         assert "restarts" not in job["status"] or not job["status"]["restarts"]["total"], job

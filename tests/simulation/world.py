@@ -39,7 +39,7 @@ class Trouble:
 
     at: float
     kind: str
-    """`crash`, `oom`, `config`, `in place`, `evict`, `kill`, `power cut`."""
+    """`crash`, `oom`, `config`, `in place`, `evict`, `hang`, `kill`, `power cut`."""
     victim: int = 0
 
 
@@ -90,10 +90,12 @@ class Process:
     code: int = 0
     culprit: RestartReport | None = None
     finished: bool = False
+    hangs: bool = False
+    """Whether it trains no more and its kubelet never gets it ended, on a node that seems well."""
 
     @property
     def well(self) -> bool:
-        return self.ends_at is None and not self.finished
+        return self.ends_at is None and not self.finished and not self.hangs
 
 
 @dataclass
@@ -223,6 +225,8 @@ class World:
             elif not _ended(pod) and self._is_time(pod, now, 3.0):
                 await self._start(pod, jobs)
             return
+        if deleting and process.hangs:
+            return
         if deleting and process.ends_at is None:
             grace = pod["metadata"]["deletionGracePeriodSeconds"]
             process.ends_at = now + self.rng.uniform(0, min(grace, 12))
@@ -316,9 +320,14 @@ class World:
 
     async def _finish_deletion(self, pod: Object) -> None:
         metadata = pod["metadata"]
-        with suppress(ApiError):
-            await self.cluster.delete(
-                POD, NAMESPACE, metadata["name"], uid=metadata["uid"], grace_seconds=0
+        with suppress(ApiError):  # not the cluster's own method: that checks the operator
+            await MemoryCluster.delete(
+                self.cluster,
+                POD,
+                NAMESPACE,
+                metadata["name"],
+                uid=metadata["uid"],
+                grace_seconds=0,
             )
 
     # --- agents ------------------------------------------------------------------------------
@@ -368,33 +377,43 @@ class World:
         self, truth: Truth, trouble: Trouble, members: list[Process], now: float
     ) -> None:
         victim = members[trouble.victim % len(members)]
-        if truth.exact and victim.index == 0 and trouble.kind in {"evict", "kill"}:
+        if truth.exact and victim.index == 0 and trouble.kind in {"evict", "hang", "kill"}:
             return  # what a lead did not live to report is rightly not counted
         self.log(f"trouble: {trouble.kind} of {victim.pod}")
         truth.restarts += trouble.kind != "in place"
         if trouble.kind == "power cut":
             await self.power_cut(victim.node, self.rng.uniform(60, 300))
-        elif trouble.kind in {"evict", "kill"}:
-            await self.take_pod(victim.pod, gracefully=trouble.kind == "evict")
+        elif trouble.kind in {"evict", "hang", "kill"}:
+            victim.hangs = trouble.kind == "hang"
+            await self.take_pod(victim.pod, gracefully=trouble.kind != "kill")
         elif trouble.kind == "in place":
-            self._restart_in_place(truth, members[0], now)
+            self._restart_in_place(truth, members, now)
+        elif trouble.kind == "config":
+            self._give_up(members, ExitCode.CONFIG, now)
         else:
-            codes = {"crash": 1, "oom": 137, "config": int(ExitCode.CONFIG)}
+            codes = {"crash": 1, "oom": 137}
             victim.code, victim.ends_at = codes[trouble.kind], now
             if trouble.kind == "crash":
                 victim.culprit = RestartReport(
                     time=timestamp(clock()), reason="Error", worker=victim.index, exit_code=1
                 )
 
-    def _restart_in_place(self, truth: Truth, lead: Process, now: float) -> None:
+    def _restart_in_place(self, truth: Truth, members: list[Process], now: float) -> None:
         """A worker process ended: the lead counts, by what it knew of the budget when it joined."""
+        lead = members[0]
         if lead.base_counted + lead.counted >= truth.maximum:
-            lead.code, lead.ends_at = ExitCode.BUDGET, now
+            self._give_up(members, ExitCode.BUDGET, now)
             return
         lead.total += 1
         lead.counted += 1
         truth.in_place += 1
         truth.generation += 1
+
+    def _give_up(self, members: list[Process], code: ExitCode, now: float) -> None:
+        """The lead sends the others home; who is gone first is left to chance."""
+        for process in members:
+            process.code = code if process.index == 0 else ExitCode.PEER_LOST
+            process.ends_at = now + self.rng.uniform(0, 3)
 
     async def take_pod(self, name: str, *, gracefully: bool) -> None:
         """Somebody else removes a pod: an eviction, or `kubectl delete --force`."""

@@ -20,12 +20,15 @@ from typing import Any
 
 import psutil
 
+from headway_api import contract
 from headway_operator.cluster.client import POD, ApiError, KubeClient, NotFound, Object
 from headway_operator.local.podspec import IssueToken, Process, process, secret_names
 
 log = logging.getLogger(__name__)
 NODE = "this-machine"
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_COLLECT_SECONDS = 1.0
 _MEMORY_CHECK_SECONDS = 0.2
 _MESSAGE_BYTES = 4096
 _TAIL_BYTES = 2048
@@ -39,6 +42,23 @@ def _now() -> str:
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of every descendant that loses its own, so that none gets away."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _pod_uid(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(contract.ENV_POD_UID)
+    except psutil.Error:
+        return None
 
 
 def address_of(ordinal: int) -> str:
@@ -88,7 +108,7 @@ class LocalPod:
         guard = asyncio.create_task(self._guard_memory(plan.memory_limit))
         returncode = await self._process.wait()
         guard.cancel()
-        self._kill_all()
+        await asyncio.to_thread(self._kill_all)
         code = returncode if returncode >= 0 else 128 - returncode
         await self._finish(code, self._last_words(log_file))
 
@@ -102,7 +122,7 @@ class LocalPod:
                 self._process.send_signal(signal.SIGTERM if grace else signal.SIGKILL)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), grace)
-            self._kill_all()
+            await asyncio.to_thread(self._kill_all)
         await self._ended.wait()
 
     async def lost(self) -> None:
@@ -112,16 +132,13 @@ class LocalPod:
         self._ended.set()
 
     def _kill_all(self) -> None:
-        """Kill the agent, its workers and whatever they started (they are its descendants)."""
-        pid = self.pid
-        if pid is None:
-            return
-        with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    child.kill()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        """Kill the agent, its workers and whatever they have started and left behind."""
+        ours = [p for p in _descendants() if _pod_uid(p) == self._meta["uid"]]
+        for each in ours:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+        # The agent is collected by asyncio, its descendants by their parents or, here, by us.
+        psutil.wait_procs([p for p in ours if p.pid != self.pid], timeout=_COLLECT_SECONDS)
 
     async def _guard_memory(self, limit: int | None) -> None:
         """Kill the pod when it uses more than its limit, as the kernel would."""
@@ -131,14 +148,16 @@ class LocalPod:
             await asyncio.sleep(_MEMORY_CHECK_SECONDS)
             if await asyncio.to_thread(self._memory) > limit:
                 self._oom = True
-                self._kill_all()
+                await asyncio.to_thread(self._kill_all)
 
     def _memory(self) -> int:
         try:
             root = psutil.Process(self.pid)
-            used: int = sum(p.memory_info().rss for p in (root, *root.children(recursive=True)))
+            infos = [p.memory_info() for p in (root, *root.children(recursive=True))]
         except psutil.Error:
             return 0
+        # Without the pages of libraries, which a cgroup counts once and can always give back.
+        used: int = sum(info.rss - info.shared for info in infos)
         return used
 
     def _last_words(self, log_file: Path) -> str:
@@ -230,6 +249,7 @@ class Kubelet:
 
     async def run(self) -> None:
         """Follow the pods until cancelled; then end every process."""
+        _adopt_orphans()
         try:
             async for event in self._client.watch(POD):
                 if event.type == "BOOKMARK":

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from headway_api.base import Condition
 from headway_api.trainingjob import TrainingJobStatus
 from headway_operator.trainingjob.times import timestamp
 
 State = Literal["True", "False", "Unknown"]
+PRESENT_WHILE_TRUE: Final = frozenset({"Stalled", "Reconciling"})
+"""Conditions that kstatus reads: by its convention they are there only while they hold.
+
+https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,9 @@ def with_claims(
     """The conditions with some of them made to say something; the others stay."""
     held = {condition.type: condition for condition in conditions or ()}
     for claim in claims:
+        if not claim.status and claim.type in PRESENT_WHILE_TRUE:
+            held.pop(claim.type, None)
+            continue
         state: State = "True" if claim.status else "False"
         before = held.get(claim.type)
         moved = before is None or before.status != state

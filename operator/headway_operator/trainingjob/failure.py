@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Final
 
@@ -40,6 +40,8 @@ _AGENT_SAYS: Final[dict[int, str]] = {
 _LOST_TRACK: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
 """What a kubelet that was away says of containers that ended meanwhile."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
+_ECHO: Final = timedelta(seconds=10)
+"""How long a pod that lost its peers waits for the end of its lead, which tells the reason."""
 
 
 class Blame(IntEnum):
@@ -84,13 +86,37 @@ def losses(group: Group, view: View, now: datetime, *, expected: int) -> tuple[L
         now: the time.
         expected: indices below this had a pod, so that a missing one was deleted.
     """
-    found = [loss for pod in group.standing if (loss := _loss(pod, view, now)) is not None]
+    early = frozenset(pod.uid for pod, until in _echoes(group) if now < until)
+    found = [
+        loss
+        for pod in group.standing
+        if pod.uid not in early and (loss := _loss(pod, view, now)) is not None
+    ]
     found += [
         Loss(index, Failure("PodDeleted"), f"The pod of worker {index} was deleted.")
         for index in group.missing
         if index < expected
     ]
     return tuple(found)
+
+
+def echo_times(group: Group) -> list[datetime]:
+    """When pods that lost their peers count as lost, even if their lead still runs."""
+    return [until for _, until in _echoes(group)]
+
+
+def _echoes(group: Group) -> list[tuple[Pod, datetime]]:
+    """Pods that a lead has sent home and that ended before it: it is about to tell why."""
+    lead = group.lead
+    if lead is None or lead.ended:
+        return []
+    return [
+        (pod, pod.finished + _ECHO)
+        for pod in group.standing
+        if pod.exit_code == ExitCode.PEER_LOST
+        and pod.finished is not None
+        and lead.created <= pod.finished
+    ]
 
 
 def culprit(found: tuple[Loss, ...]) -> Loss:
@@ -130,6 +156,13 @@ def _ended(pod: Pod) -> Loss:
     said = (blamed and blamed.message) or (report.message if report else pod.message)
     number = "" if failure.exit_code is None else f" with exit code {failure.exit_code}"
     message = f"Worker {pod.index} ended{number} ({failure.reason}). {said or ''}".strip()
+    if code in NEVER_HEALS and report is not None and report.message:
+        message = report.message  # the agent's own words; its exit code would only distract
+    if failure.reason == "OOMKilled" and not said:
+        message += (
+            " It used more memory than its limit: raise spec.workers.resources.limits.memory,"
+            " or use less."
+        )
     return Loss(pod.index, failure, message, pod.uid, rank, pod.finished)
 
 

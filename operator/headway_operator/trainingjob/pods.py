@@ -124,7 +124,10 @@ def spec_hash(spec: TrainingJobSpec) -> str:
             for name, value in content["workers"].items()
             if name not in {"replicas", "elastic"}
         }
-    content.get("scheduling", {}).pop("startTimeoutSeconds", None)
+    scheduling = content.pop("scheduling", {})
+    scheduling.pop("startTimeoutSeconds", None)
+    if scheduling:
+        content["scheduling"] = scheduling
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

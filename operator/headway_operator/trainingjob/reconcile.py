@@ -9,7 +9,7 @@ from typing import Any, Literal
 from headway_api.failure import Decision, decide, exhausted
 from headway_api.trainingjob import Phase, Restarts, TrainingJobStatus
 from headway_operator.trainingjob import failure, merge, restarts
-from headway_operator.trainingjob.conditions import Claim, state_of
+from headway_operator.trainingjob.conditions import Claim
 from headway_operator.trainingjob.deadline import deadline, start_limit
 from headway_operator.trainingjob.failure import Blame
 from headway_operator.trainingjob.group import Group
@@ -155,7 +155,7 @@ def _after_losses(here: Situation, found: tuple[failure.Loss, ...]) -> Plan:
         by = f" Failure rule {decision.rule} says Fail." if decision.rule else ""
         return _end(here, "Failed", blamed.failure.reason, f"{blamed.message}{by}")
     if decision is not None and decision.counts and exhausted(here.policy, before.counted):
-        said = f"{before.counted} restarts are used up (failurePolicy.maxRestarts). "
+        said = f"All {before.counted} restarts of failurePolicy.maxRestarts are used up. "
         return _end(here, "Failed", "RestartBudgetExhausted", said + blamed.message)
     if here.status.phase == "Restarting" and blamed.blame == Blame.PEER_LOST:
         decision = None  # an echo of the restart under way
@@ -165,10 +165,14 @@ def _after_losses(here: Situation, found: tuple[failure.Loss, ...]) -> Plan:
 
 
 def _with_edited_spec(here: Situation) -> Situation:
-    """A new attempt, where the pods were made from another spec."""
+    """A new attempt, where the pods were made from another spec, and pods can be made of this."""
     digest = spec_hash(here.spec)
     if all(pod.spec_hash == digest for pod in here.group().members):
         return here
+    try:
+        blueprint(here.view.job, here.spec, here.view.settings)
+    except Stuck:
+        return here  # the pods that run are left to their work
     update: dict[str, Any] = {"attempt": (here.status.attempt or 1) + 1, "phase": "Restarting"}
     if here.status.restarts is not None:
         update["restarts"] = here.status.restarts.model_copy(update={"handled_pods": None})
@@ -205,6 +209,7 @@ def _go_on(here: Situation, *, counted: bool = False) -> Plan:
                 deadline(here.spec, status),
                 start_limit(here.spec, status),
                 *_overdue_times((*here.view.pods, *here.view.namesakes), here.view),
+                *failure.echo_times(group),
                 *looks,
             ]
         ),
@@ -252,9 +257,7 @@ def _under_way(here: Situation, group: Group, obstacle: str | None) -> TrainingJ
     reason, message = _told(here, group, phase)
     if obstacle is not None:
         reason, message = "Forbidden", f"{obstacle} It is tried again."
-    claims = phase_claims(phase, reason, message)
-    if state_of(here.status, "Stalled") == "True":
-        claims.append(Claim("Stalled", False, "Resolved"))
+    claims = [*phase_claims(phase, reason, message), Claim("Stalled", False, "Resolved")]
     fields: dict[str, Any] = {"start_time": here.status.start_time or timestamp(here.now)}
     if here.runtime is not None and here.status.runtime is None:
         fields["runtime"] = here.runtime.wire()
@@ -336,7 +339,7 @@ def _stalled(
         Claim("Reconciling", False, "Stalled"),
     ]
     fields: dict[str, Any] = {"reason": stuck.reason, "message": stuck.message}
-    if not running:
+    if not running or status.phase not in {"Running", "Restarting"}:
         claims.append(Claim("Running", False, "Stalled"))
         fields["phase"] = "Pending"
     return revised(status, claims, generation=job.generation, now=now, **fields)

@@ -1,12 +1,7 @@
 """What the status says: phase, conditions, counts and progress.
 
-Exactly when a condition is True:
-
-- `Running`: every worker pod of the current attempt was ready at once, and none was lost since.
-- `Suspended`: `spec.suspend` is set and the last pod is gone.
-- `Succeeded`, `Failed`: the job is over; never taken back.
-- `Stalled`: the job can't go on until the user changes something; the message says what.
-- `Reconciling`: the operator is making pods, replacing them or taking them away (kstatus).
+docs/concepts/status.md tells users exactly when each condition is True; what is written here has
+to keep that word.
 """
 
 from __future__ import annotations
@@ -80,9 +75,8 @@ def ended(
         Claim(outcome, True, reason, message),
         Claim("Running", False, outcome),
         Claim("Reconciling", False, outcome),
+        Claim("Stalled", False, outcome),
     ]
-    if state_of(status, "Stalled") == "True":
-        claims.append(Claim("Stalled", False, outcome))
     done = outcome == "Succeeded"
     failed = sum(1 for pod in group.members if pod.phase == "Failed")
     counts = WorkerCounts(

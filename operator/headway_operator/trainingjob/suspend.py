@@ -22,6 +22,7 @@ def suspended(here: Situation) -> Plan:
             [
                 Claim("Suspended", False, "Suspending", _SAVING),
                 Claim("Reconciling", True, "Suspending", _SAVING),
+                Claim("Stalled", False, "Suspending"),
             ],
             generation=here.generation,
             now=here.now,
@@ -36,6 +37,7 @@ def suspended(here: Situation) -> Plan:
                 Claim("Suspended", True, "Suspended", _RESTING),
                 Claim("Running", False, "Suspended"),
                 Claim("Reconciling", False, "Suspended"),
+                Claim("Stalled", False, "Suspended"),
             ],
             generation=here.generation,
             now=here.now,

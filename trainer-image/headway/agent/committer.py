@@ -28,6 +28,16 @@ Tell = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
+class BestSoFar:
+    """The best checkpoint by `keepBest`, of those committed by this agent."""
+
+    step: int
+    uri: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Committed:
     """A checkpoint that exists now."""
 
@@ -36,8 +46,7 @@ class Committed:
     uri: str
     time: str
     metrics: dict[str, float]
-    best: tuple[int, str, float] | None
-    """Step, URI and value of the best checkpoint by `keepBest`."""
+    best: BestSoFar | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class Committer:
         self._tell = tell
         self._gathering: dict[CheckpointId, _Gathering] = {}
         self._generation = 0
-        self._best_so_far: tuple[int, str, float] | None = None
+        self._best_so_far: BestSoFar | None = None
         self._retiring = asyncio.Lock()
         self._committing = asyncio.Lock()
 
@@ -166,8 +175,8 @@ class Committer:
             return
         value, known = metrics[best.metric], self._best_so_far
         sign = 1 if best.mode == "min" else -1
-        if known is None or sign * value <= sign * known[2]:
-            self._best_so_far = (step, uri, value)
+        if known is None or sign * value <= sign * known.value:
+            self._best_so_far = BestSoFar(step, uri, best.metric, value)
 
     def _keep_best(self) -> retention.Best | None:
         keep = self._policy.keep_best

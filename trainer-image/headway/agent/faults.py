@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from headway.agent.wire import Message
+from headway_api.contract import ExitCode
 from headway_api.messages import RestartReport
 
 _TAIL_LINES = 12
@@ -35,6 +36,8 @@ def describe(index: int, ended: Message) -> RestartReport:
         reason, what = "OOMKilled", f"{who} was killed because the container is out of memory"
     elif ended["signal"]:
         reason, what = "Signal", f"{who} was killed by {ended['signal']}"
+    elif code == ExitCode.CONFIG:
+        reason, what = "ConfigurationError", f"{who} can't work"
     else:
         reason, what = "Error", f"{who} exited with code {code}"
     return RestartReport(

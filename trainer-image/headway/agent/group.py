@@ -210,10 +210,7 @@ class Group:
         if decision.action == "Fail":
             return self._finish(self._fail(failure, decision))
         if decision.counts and exhausted(self.policy, self.counted_before + self.counted):
-            message = (
-                f"all {self.policy.max_restarts} restarts are used up; the last failure: "
-                f"{failure.message}"
-            )
+            message = f"the restarts are used up; the last failure: {failure.message}"
             return self._finish(Finish(ExitCode.BUDGET, "Budget", message, failure))
         self.total += 1
         self.counted += decision.counts

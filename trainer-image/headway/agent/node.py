@@ -9,18 +9,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from headway.agent import oom
+from headway.agent import oom, orphans
 from headway.agent.config import PodConfig
 from headway.agent.wire import Message
 from headway.agent.worker_link import WorkerLink
 from headway.agent.workers import Exit, Worker
 from headway_api import contract
+from headway_api.contract import ExitCode
 
 Say = Callable[[Message], None]
 """Sends a message to the lead."""
-
-NOT_STARTED = 127
-"""Exit code of a command that can't be started, as a shell's."""
 
 
 def worker_env(
@@ -78,7 +76,8 @@ class Node:
                 worker = await Worker.start(self._config.command, env, local_rank, prefix)
             except OSError as error:
                 message = f"{self._config.command[0]}: {error.strerror}"
-                self._report(generation, Exit(local_rank, NOT_STARTED, "", message))
+                # No restart makes a command appear: this exit code ends the job.
+                self._report(generation, Exit(local_rank, ExitCode.CONFIG, "", message))
                 return
             self._workers.append(worker)
             task = asyncio.create_task(self._watch(generation, worker))
@@ -86,11 +85,12 @@ class Node:
             task.add_done_callback(self._watchers.discard)
 
     async def stop(self) -> None:
-        """Kill the workers and wait until they are gone."""
+        """Kill the workers and what they have started, and wait until they are gone."""
         for worker in self._workers:
             worker.signal(signal.SIGKILL)
         if self._watchers:
             await asyncio.wait(set(self._watchers))
+        await asyncio.to_thread(orphans.kill)
         self._workers.clear()
         if self._link is not None:
             await self._link.close()

@@ -1,4 +1,4 @@
-"""Reaping: as PID 1 (or a subreaper) the agent inherits every process that lost its parent."""
+"""Processes that lost their parent: as PID 1 (or a subreaper) the agent inherits them all."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _EVERY_SECONDS = 2.0
+_ROUNDS, _ROUND_SECONDS = 50, 0.02
 
 
 def _parent_and_state(pid: int) -> tuple[int, str]:
@@ -38,18 +41,40 @@ async def reaped() -> AsyncIterator[None]:
         task.cancel()
 
 
-def _zombies() -> set[int]:
-    found = set()
+def kill() -> None:
+    """Kill every descendant: what workers have left behind would hold ports, memory and GPUs."""
+    # A process that is being killed may just have started another: look until none is left.
+    for _ in range(_ROUNDS if sys.platform == "linux" else 0):
+        parents = _parents()
+        doomed = _descendants(os.getpid(), parents)
+        if not doomed:
+            return
+        for pid in doomed:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_ROUND_SECONDS)
+
+
+def _descendants(root: int, parents: Mapping[int, tuple[int, str]]) -> set[int]:
+    """Live processes below `root`, given each process's parent and state."""
+    below = {root}
+    while more := {p for p, (parent, _) in parents.items() if parent in below} - below:
+        below |= more
+    return {pid for pid in below - {root} if parents[pid][1] != "Z"}
+
+
+def _parents() -> dict[int, tuple[int, str]]:
+    found = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parent, state = _parent_and_state(int(entry.name))
-        except (OSError, ValueError):
-            continue
-        if parent == os.getpid() and state == "Z":
-            found.add(int(entry.name))
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError):
+                found[int(entry.name)] = _parent_and_state(int(entry.name))
     return found
+
+
+def _zombies() -> set[int]:
+    me = os.getpid()
+    return {pid for pid, (parent, state) in _parents().items() if parent == me and state == "Z"}
 
 
 async def _reap_for_ever() -> None:

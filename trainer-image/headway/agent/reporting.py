@@ -121,18 +121,21 @@ class Reporter:
     def committed(self, committed: Committed) -> None:
         """A checkpoint exists."""
         best = committed.best
-        metric = (
-            {"best_step": best[0], "best_uri": best[1], "best_value": decimal(best[2])}
-            if best
-            else {}
-        )
+        told = {}
+        if best is not None:
+            told = {
+                "best_step": best.step,
+                "best_uri": best.uri,
+                "best_metric": best.metric,
+                "best_value": decimal(best.value),
+            }
         self._update(
             checkpoint=CheckpointReport(
                 step=committed.step,
                 uri=committed.uri,
                 time=committed.time,
                 metrics={k: decimal(v) for k, v in committed.metrics.items()},
-                **metric,
+                **told,
             )
         )
 

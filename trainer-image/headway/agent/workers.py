@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 2048
@@ -61,12 +62,14 @@ def _prepare() -> None:
 class Worker:
     """One worker process, leader of its own process group."""
 
-    def __init__(self, process: asyncio.subprocess.Process, local_rank: int, prefix: str) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, output: BinaryIO, local_rank: int, prefix: str
+    ) -> None:
         self._process = process
         self._prefix = prefix.encode()
         self._tail = b""
         self.local_rank = local_rank
-        self._pump = asyncio.create_task(self._copy_output(), name=f"output of {local_rank}")
+        self._pump = asyncio.create_task(self._copy(output), name=f"output of {local_rank}")
 
     @classmethod
     async def start(
@@ -83,16 +86,25 @@ class Worker:
         Raises:
             OSError: the command can't be started (not found, not executable).
         """
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=dict(env),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_prepare,
-        )
-        return cls(process, local_rank, prefix)
+        # A pipe of our own: with asyncio's, waiting for the process (before Python 3.13) would
+        # also wait for every process it leaves behind that has inherited its output.
+        reading, writing = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=dict(env),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                start_new_session=True,
+                preexec_fn=_prepare,
+            )
+        except OSError:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        return cls(process, os.fdopen(reading, "rb", buffering=0), local_rank, prefix)
 
     @property
     def pid(self) -> int:
@@ -115,17 +127,21 @@ class Worker:
         except (ProcessLookupError, PermissionError):
             return
 
-    async def _copy_output(self) -> None:
-        stream = self._process.stdout
-        if stream is None:
-            return
+    async def _copy(self, output: BinaryIO) -> None:
         loop = asyncio.get_running_loop()
+        stream = asyncio.StreamReader(limit=_CHUNK)
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), output
+        )
         fresh = True
-        while chunk := await stream.read(_CHUNK):
-            self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
-            text, fresh = self._prefixed(chunk, fresh)
-            # In a thread: whoever reads our output may be slow, and heartbeats must go on.
-            await loop.run_in_executor(None, _write_all, text)
+        try:
+            while chunk := await stream.read(_CHUNK):
+                self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+                text, fresh = self._prefixed(chunk, fresh)
+                # In a thread: whoever reads our output may be slow, and heartbeats must go on.
+                await loop.run_in_executor(None, _write_all, text)
+        finally:
+            transport.close()
 
     def _prefixed(self, chunk: bytes, fresh: bool) -> tuple[bytes, bool]:
         if not self._prefix:
