@@ -233,7 +233,9 @@ class Controller:
             self._budget.wrote(key, time)
         await self._applier.apply(view.job, plan, write_status=write)
         if write and plan.status is not None:
-            self._count(key, view, plan)
+            self._count(key, plan)
+        else:  # known from before this operator's time
+            self._set_phase(key, view.job.status.phase)
         await self._applier.post(view.job, plan.events)
         if self._cache.unseen(key):
             waits.append(2 * UNSEEN_SECONDS)
@@ -286,7 +288,7 @@ class Controller:
         wait = min(self._settings.backoff_seconds * 2.0 ** min(failures, 16), longest)
         return max(asked or 0.0, wait * self._rng.uniform(0.5, 1.0))
 
-    def _count(self, key: JobKey, view: View, plan: Plan) -> None:
+    def _count(self, key: JobKey, plan: Plan) -> None:
         assert plan.status is not None
         self._set_phase(key, plan.status.phase)
         for event in plan.events:

@@ -45,7 +45,7 @@ class Job:
     namespace: str
     name: str = "digits"
 
-    def start(self, *, epochs: int = 20, step_delay_ms: int = 150) -> None:
+    def start(self, *, epochs: int = 12, step_delay_ms: int = 150) -> None:
         """Apply examples/digits/job.yaml, made long enough to be harmed: 15 steps an epoch."""
         manifest = yaml.safe_load((ROOT / "examples/digits/job.yaml").read_text())
         manifest["metadata"] = {"name": self.name, "namespace": self.namespace}
@@ -131,18 +131,22 @@ class Job:
         )
         return step
 
-    def wait_for_restart(self, seconds: float) -> Object:
-        """Wait until a restart is counted and all pods are at work again; the status."""
+    def wait_for_step(self, step: int, seconds: float = 60) -> None:
+        """Wait until progress of a step is reported."""
+        wait_for(lambda: (self.value("progress.step") or 0) >= step, seconds, f"step {step}")
+
+    def wait_for_restart(self, seconds: float, total: int = 1) -> Object:
+        """Wait until so many restarts are counted and all pods are at work again; the status."""
 
         def restarted() -> Object | None:
             status = self.status()
             workers = status.get("workers", {})
             back = workers.get("ready") == workers.get("desired")
-            counted = status.get("restarts", {}).get("total", 0) > 0
+            counted = status.get("restarts", {}).get("total", 0) >= total
             going = status.get("phase") in {"Running", "Succeeded"}
             return status if counted and going and back else None
 
-        return wait_for(restarted, seconds, f"{self.name} has restarted")
+        return wait_for(restarted, seconds, f"{self.name} has restarted {total} times")
 
     def wait_for_success(self, seconds: float = 240) -> Object:
         """Wait until the job has succeeded, and judge its result; the final status.

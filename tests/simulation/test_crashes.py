@@ -9,7 +9,7 @@ from test_histories import errors_into
 from virtual import run
 from world import NAMESPACE, Trouble, Truth
 
-from headway_operator.cluster.client import Object
+from headway_operator.cluster.client import POD, Object
 from headway_operator.resources import TRAINING_JOB
 
 SCRIPTS: dict[str, list[Trouble]] = {
@@ -25,12 +25,18 @@ SCRIPTS: dict[str, list[Trouble]] = {
 
 
 async def live(
-    faults: Faults, script: list[Trouble], *, suspend: bool = False, work: float = 12
+    faults: Faults,
+    script: list[Trouble],
+    *,
+    suspend: bool = False,
+    work: float = 12,
+    clumsy_ends: int = 0,
 ) -> Simulation:
     simulation = Simulation(7, faults)
     with errors_into(simulation.bugs):
         await simulation.world.add_machines(3)
         truth = Truth("job", "", work, [Trouble(**vars(item)) for item in script], 2, exact=True)
+        truth.clumsy_ends = clumsy_ends
         await simulation.world.submit(truth, job_spec(truth, 2))
         if suspend:
             await rest_for_a_while(simulation)
@@ -81,6 +87,44 @@ def test_a_crash_during_suspension_counts_nothing(moment: Moment) -> None:
         job = simulation.last_jobs[0]
         assert "restarts" not in job["status"] or not job["status"]["restarts"]["total"], job
         assert job["status"]["attempt"] == 2
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_lead_that_fails_when_all_are_done_gets_its_workers_back(moment: Moment) -> None:
+    """They end well before, while and after it is made anew, and are all needed again."""
+    undisturbed = run(live(Faults(), [], clumsy_ends=2))
+    for number in range(1, len(undisturbed.writes) + 1):
+        run(live(Faults(crash_write=number, crash_moment=moment), [], clumsy_ends=2))
+
+
+async def run_out_of_time(faults: Faults) -> Simulation:
+    """A job that exceeds its deadline, fails, and expires."""
+    simulation = Simulation(7, faults)
+    with errors_into(simulation.bugs):
+        await simulation.world.add_machines(3)
+        limits = {"activeDeadlineSeconds": 20, "ttlSecondsAfterFinished": 30}
+        truth = Truth("job", "", 10**6, [], 2)
+        await simulation.world.submit(truth, job_spec(truth, 2, **limits))
+        last: Object = {}
+        while found := await simulation.jobs():
+            assert simulation.now < 500, "it never expired"
+            last = found[0].get("status") or {}
+            await simulation.moment()
+        assert (last["phase"], last["reason"]) == ("Failed", "DeadlineExceeded")
+        for _ in range(150):  # pods get their grace; a dead operator's write may still come
+            await simulation.moment()
+        assert (await simulation.cluster.list(POD)).items == []
+        await simulation.stop()
+    return simulation
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_crash_changes_nothing_about_a_jobs_deadline_and_expiry(moment: Moment) -> None:
+    undisturbed = run(run_out_of_time(Faults()))
+    for number in range(1, len(undisturbed.writes) + 1):
+        faults = Faults(crash_write=number, crash_moment=moment)
+        simulation = run(run_out_of_time(faults))
+        assert any("dies" in line for line in simulation.trace), f"no crash at {number}"
 
 
 def test_a_healthy_life_takes_its_pods_and_three_writes() -> None:

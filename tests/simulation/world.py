@@ -371,7 +371,8 @@ class World:
             truth.clumsy_ends -= 1
             truth.restarts += 1
             members[0].code = 1
-            members[0].ends_at = now + self.rng.uniform(0, 10)
+            for process in members:
+                process.ends_at = now + self.rng.uniform(0, 12)
 
     async def _trouble(
         self, truth: Truth, trouble: Trouble, members: list[Process], now: float

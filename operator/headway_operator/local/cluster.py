@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import fcntl
 import json
@@ -124,8 +125,9 @@ class LocalCluster:
             found = await self.client.get(SECRET, namespace, name)
         except NotFound:
             return None
-        data: Mapping[str, str] = found.get("stringData") or {}
-        return data
+        encoded = (found.get("data") or {}).items()
+        data = {key: base64.b64decode(value).decode() for key, value in encoded}
+        return data | (found.get("stringData") or {})
 
     # --- state -----------------------------------------------------------------------------------
 

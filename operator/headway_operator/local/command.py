@@ -86,11 +86,11 @@ def run(
     logging.getLogger("headway_operator").setLevel(logging.ERROR)
     try:
         manifest = with_overrides(
-            parse(sys.stdin.read() if file == "-" else Path(file).read_text()),
+            parse(_text(file)),
             Overrides(_storage_uri(storage), endpoint, _parameters(param or [])),
         )
-    except (ManifestError, OSError) as error:
-        console.print(f"headway: {error}", style="red", highlight=False)
+    except ManifestError as error:
+        console.print(f"headway: {error}", style="red", highlight=False, soft_wrap=True)
         raise typer.Exit(USAGE) from None
     folder = state or Path(".headway") / manifest.job["metadata"]["name"]
     with Display(console, quiet=quiet) as display:
@@ -106,6 +106,16 @@ def run(
     elif not quiet:
         _summary(console, session.last, folder)
     raise typer.Exit(code)
+
+
+def _text(file: str) -> str:
+    if file == "-":
+        return sys.stdin.read()
+    try:
+        return Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ManifestError(f"can't read {file}: {why}") from None
 
 
 def _storage_uri(text: str | None) -> str | None:
@@ -179,8 +189,13 @@ class _Session:
         """Go on with a suspended job, with what the manifest has changed since."""
         client = self._cluster.client
         known = await client.get(TRAINING_JOB, *self._place)
-        if (known.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        phase = (known.get("status") or {}).get("phase")
+        if phase in ("Succeeded", "Failed"):
             self.last = known
+            self._display.say(
+                f"this job has {phase.lower()} before, see below; to run it anew, delete its "
+                "state folder or choose another with --state"
+            )
             return
         body = {"spec": {**self._manifest.job["spec"], "suspend": False}}
         self.last = await client.patch(TRAINING_JOB, *self._place, body)

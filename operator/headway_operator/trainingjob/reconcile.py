@@ -210,6 +210,7 @@ def _go_on(here: Situation, *, counted: bool = False) -> Plan:
                 start_limit(here.spec, status),
                 *_overdue_times((*here.view.pods, *here.view.namesakes), here.view),
                 *failure.echo_times(group),
+                *restarts.left_behind_times(group, here.view.progress),
                 *looks,
             ]
         ),
@@ -217,7 +218,7 @@ def _go_on(here: Situation, *, counted: bool = False) -> Plan:
 
 
 def _with_left_behind(here: Situation) -> tuple[Situation, bool]:
-    behind = restarts.left_behind(here.group(), here.view.progress)
+    behind = restarts.left_behind(here.group(), here.view.progress, here.now)
     if not behind:
         return here, False
     before = here.status.restarts or Restarts()
@@ -296,7 +297,7 @@ def _told(here: Situation, group: Group, phase: Phase) -> tuple[str, str]:
         waits = report.message if report is not None and report.state == "Waiting" else ""
         ready = sum(1 for pod in group.standing if pod.ready)
         return "AllWorkersReady", f"{ready} of {group.replicas} workers run. {waits}".strip()
-    waiting = _what_pods_wait_for(group)
+    waiting = _what_pods_wait_for(group) or _whose_names_are_taken(here.view)
     last = here.status.restarts.last if here.status.restarts else None
     if phase == "Restarting" and not here.new_attempt and last is not None:
         return "Restarting", f"{last.message} {waiting}".strip()
@@ -307,6 +308,12 @@ def _told(here: Situation, group: Group, phase: Phase) -> tuple[str, str]:
 
 def _what_pods_wait_for(group: Group) -> str:
     return next((f"{pod.name}: {pod.waiting}" for pod in group.standing if pod.waiting), "")
+
+
+def _whose_names_are_taken(view: View) -> str:
+    """A word on pods that their owner's end may have left for good (`--cascade=orphan`)."""
+    names = ", ".join(pod.name for pod in view.namesakes[:3])
+    return names and f"Pods of an earlier job of this name are still there: {names}."
 
 
 # --- what only the user can mend ------------------------------------------------------------------

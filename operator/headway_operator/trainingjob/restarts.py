@@ -17,6 +17,8 @@ SHORT_LIFE: Final = 60.0
 """Seconds: a pod that lived less makes the next wait before it is made again."""
 LONGEST_WAIT: Final = 60.0
 """Seconds between the restarts of a group that never gets far."""
+UNNOTICED: Final = timedelta(seconds=10)
+"""After which a lead's word that it waits is no longer one from before a worker's end."""
 _MESSAGE = 4096
 
 
@@ -89,20 +91,42 @@ def accounted(
     return restarts.model_copy(update=update)
 
 
-def left_behind(group: Group, report: ProgressReport | None) -> frozenset[str]:
-    """UIDs of workers that ended well with a lead that is gone: the new one waits for them."""
+def left_behind(group: Group, report: ProgressReport | None, now: datetime) -> frozenset[str]:
+    """UIDs of workers that ended well with a lead that is gone: the new one waits for them.
+
+    Who has ended before the lead's container began was not sent home by it, even if its pod was
+    made before that. Who ends later may still have been sent home by the one before: then the
+    lead says that it waits, and goes on saying so.
+    """
     lead = group.lead
-    if lead is None or lead.ended:
-        return frozenset()
-    waits = report is not None and report.state == "Waiting"
-    slack = timedelta(seconds=1 if waits else 0)  # times are whole seconds
     return frozenset(
         pod.uid
-        for pod in group.standing
-        if pod.phase == "Succeeded"
-        and pod.finished is not None
-        and lead.created + slack > pod.finished
+        for pod, end in _done_early(group)
+        if lead is not None
+        and (lead.started is None or lead.started > end)
+        or _waits(report)
+        and now >= end + UNNOTICED
     )
+
+
+def left_behind_times(group: Group, report: ProgressReport | None) -> list[datetime]:
+    """When workers that ended well under a lead that waits count as left behind."""
+    return [end + UNNOTICED for _, end in _done_early(group) if _waits(report)]
+
+
+def _done_early(group: Group) -> list[tuple[Pod, datetime]]:
+    """Workers that ended well while their lead is still there, and when."""
+    if group.lead is None or group.lead.ended:
+        return []
+    return [
+        (pod, pod.finished)
+        for pod in group.standing
+        if pod.phase == "Succeeded" and pod.finished is not None
+    ]
+
+
+def _waits(report: ProgressReport | None) -> bool:
+    return report is not None and report.state == "Waiting"
 
 
 def replace_at(pod: Pod, restarts: Restarts | None) -> datetime | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hack.seaweed import SeaweedServer
 from local_runs import Job, MakeJob
 
 
@@ -40,3 +41,10 @@ def job(tmp_path: Path) -> Iterator[MakeJob]:
     yield make
     for each in made:
         each.end()
+
+
+@pytest.fixture
+def own_seaweed(tmp_path: Path) -> Iterator[SeaweedServer]:
+    """An S3 server that a test may take away."""
+    with SeaweedServer(tmp_path / "s3", access_key="test-access", secret_key="secret") as server:
+        yield server

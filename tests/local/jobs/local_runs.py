@@ -18,6 +18,8 @@ import psutil
 import pytest
 import yaml
 
+from headway_api import contract
+
 SCRIPTS = Path(__file__).with_name("scripts")
 _MARK = "HEADWAY_TEST_MARK"
 T = TypeVar("T")
@@ -64,13 +66,14 @@ class Job:
     folder: Path
     manifest: dict[str, Any]
     env: dict[str, str] = field(default_factory=dict)
+    others: list[dict[str, Any]] = field(default_factory=list)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     process: subprocess.Popen[str] | None = None
 
     def start(self, *options: str) -> Job:
         """Start `headway run`."""
         file = self.folder / "job.yaml"
-        file.write_text(yaml.safe_dump(self.manifest))
+        file.write_text(yaml.safe_dump_all([*self.others, self.manifest]))
         command = [sys.executable, "-m", "headway.cli", "run", "-f", str(file), "-o", "json"]
         with (self.folder / "stderr").open("w") as errors:
             self.process = subprocess.Popen(
@@ -109,7 +112,9 @@ class Job:
 
     def agent(self, index: int) -> psutil.Process | None:
         """The agent of a worker pod."""
-        return self._one(lambda env: env.get("HEADWAY_INDEX") == str(index) and "RANK" not in env)
+        return self._one(
+            lambda env: env.get(contract.ENV_INDEX) == str(index) and "RANK" not in env
+        )
 
     def worker(self, rank: int) -> psutil.Process | None:
         """The worker process of a rank."""
@@ -145,7 +150,9 @@ class Job:
             process.kill()
         if self.process is not None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
 
 
 MakeJob = Callable[..., Job]

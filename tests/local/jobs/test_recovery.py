@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from local_runs import Job, MakeJob, Outcome, script, wait_for
 
@@ -61,73 +63,59 @@ def check_exact(ended: Outcome, folder: Path, expected: dict[int, dict[int, set[
         assert losses(folder, rank) == expected[rank]
 
 
-def resumed(ended: Outcome) -> None:
-    """It went on from a checkpoint: it did not start anew."""
-    assert ended.status["checkpoint"]["resumedFromStep"] >= 10
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_worker_process_resumes_in_place_bit_for_bit(
-    job: MakeJob, tmp_path: Path, expected: dict[int, dict[int, set[str]]], rank: int
-) -> None:
-    run = losses_job(job, tmp_path, delay_ms="20").start()
-    wait_for("step 35", lambda: last_step(tmp_path) >= 35, SECONDS)
-    wait_for("the worker", lambda: run.worker(rank)).kill()
-    ended = run.finish(SECONDS)
-    check_exact(ended, tmp_path, expected)
-    resumed(ended)
-    assert ended.restarts["counted"] == ended.restarts["total"] == 1
-    last = ended.restarts["last"]
-    assert (last["reason"], last["worker"], last["rank"]) == ("Signal", rank, rank)
-    assert len(list((run.folder / "state/pods").glob("t-*/*"))) == 2  # no pod was made anew
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_killed_agent_is_a_lost_pod_that_is_made_again(
-    job: MakeJob, tmp_path: Path, expected: dict[int, dict[int, set[str]]], index: int
-) -> None:
-    run = losses_job(job, tmp_path, delay_ms="20").start()
-    wait_for("step 35", lambda: last_step(tmp_path) >= 35, SECONDS)
-    wait_for("the agent", lambda: run.agent(index)).kill()
-    ended = run.finish(SECONDS)
-    check_exact(ended, tmp_path, expected)
-    resumed(ended)
-    assert ended.restarts["total"] == 1
-    assert ended.restarts["last"]["worker"] == index
-    assert ended.restarts["last"]["exitCode"] == 137
-    assert len(list((run.folder / "state/pods").glob(f"t-{index}/*"))) == 2
-    assert len(list((run.folder / "state/pods").glob(f"t-{1 - index}/*"))) == 1
-
-
-def test_headway_run_killed_takes_everything_with_it_and_goes_on_when_run_again(
+def test_any_process_of_a_job_may_be_killed(
     job: MakeJob, tmp_path: Path, expected: dict[int, dict[int, set[str]]]
 ) -> None:
+    """A worker process resumes in place; a lost agent is a lost pod, and is made again."""
     run = losses_job(job, tmp_path, delay_ms="20").start()
-    wait_for("step 35", lambda: last_step(tmp_path) >= 35, SECONDS)
-    run.signal(signal.SIGKILL)
-    run.end()
-    wait_for("every process to end", lambda: not run.processes(), 10)
-    ended = run.run(seconds=SECONDS)
+    wait_for("step 25", lambda: last_step(tmp_path) >= 25, SECONDS)
+    kill(run.worker, 1)
+    wait_for("step 55", lambda: last_step(tmp_path) >= 55, SECONDS)
+    assert made(run, 0) == made(run, 1) == 1  # in place: no pod was made anew
+    kill(run.agent, 1)
+    wait_for("another pod of worker 1", lambda: made(run, 1) == 2, SECONDS)
+    wait_for("step 85", lambda: last_step(tmp_path) >= 85, SECONDS)
+    kill(run.agent, 0)
+    ended = run.finish(SECONDS)
     check_exact(ended, tmp_path, expected)
-    resumed(ended)
-    assert not ended.restarts.get("counted")  # the machine's fault, not the program's
+    assert ended.status["checkpoint"]["resumedFromStep"] >= 70
+    assert (made(run, 0), made(run, 1)) == (2, 2)
+    assert ended.restarts["total"] == 3
+    last = ended.restarts["last"]
+    assert (last["worker"], last["exitCode"]) == (0, 137)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_suspends_with_a_checkpoint_and_the_same_command_goes_on(
-    job: MakeJob,
-    tmp_path: Path,
-    expected: dict[int, dict[int, set[str]]],
-    number: signal.Signals,
+def test_headway_run_itself_may_be_stopped_and_killed(
+    job: MakeJob, tmp_path: Path, expected: dict[int, dict[int, set[str]]]
 ) -> None:
+    """Ctrl-C suspends with a checkpoint; kill -9 takes all with it; the same command goes on."""
     run = losses_job(job, tmp_path, delay_ms="20").start()
     wait_for("step 33", lambda: last_step(tmp_path) >= 33, SECONDS)
-    run.signal(number)
+    run.signal(signal.SIGINT)
     stopped = run.finish(SECONDS)
     assert (stopped.code, stopped.phase) == (130, "Suspended")
     saved = stopped.status["checkpoint"]["step"]
     assert saved == last_step(tmp_path)  # nothing is lost, not even one step
+
+    run.start()
+    wait_for("step 75", lambda: last_step(tmp_path) >= 75, SECONDS)
+    assert f"resumed from step {saved}" in run.logs(0)
+    run.signal(signal.SIGKILL)
+    wait_for("every process to end", lambda: not run.processes(), 10)
+    run.end()
+
     ended = run.run(seconds=SECONDS)
     check_exact(ended, tmp_path, expected)
-    assert ended.status["checkpoint"]["resumedFromStep"] == saved
-    assert not ended.restarts.get("total")
+    assert ended.status["checkpoint"]["resumedFromStep"] >= 60
+    assert not ended.restarts.get("counted")  # none of this was the program's fault
+
+
+def kill(find: Callable[[int], psutil.Process | None], number: int) -> None:
+    found = wait_for("the process to kill", lambda: find(number), 20)
+    assert found is not None
+    found.kill()
+
+
+def made(run: Job, index: int) -> int:
+    """How many pods of this index there have been."""
+    return len(list((run.folder / "state/pods").glob(f"t-{index}/*")))

@@ -65,3 +65,9 @@ def test_a_name_in_the_contract_reaches_the_page_with_its_docstring(generate: Mo
     assert "| `METRICS_PORT` | `29391` | Every agent serves Prometheus metrics" in page
     assert "| 143 | `PREEMPTED` | Ended by SIGTERM" in page
     assert "HEADWAY_PARAM_&lt;NAME>" in page
+
+
+def test_every_constant_of_the_contract_says_what_it_means(generate: ModuleType) -> None:
+    rows = [line for line in generate.contract_page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 40
+    assert [row for row in rows if row.endswith("|  |")] == []

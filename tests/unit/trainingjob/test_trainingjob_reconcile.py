@@ -357,6 +357,8 @@ def test_a_namesakes_pods_are_waited_for_and_never_adopted() -> None:
     plan = reconcile(a_view(a_job(), namesakes=(left,)), NOW)
     assert names(plan) == ["digits-1"]
     assert plan.delete == ()
+    assert plan.status is not None
+    assert "earlier job of this name are still there: digits-0" in (plan.status.message or "")
 
 
 def test_gated_pods_are_queued() -> None:

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from job_views import NOW, a_job, a_pod, a_report, a_view, at, stamp
 
@@ -13,7 +13,13 @@ from headway_api.messages import ProgressReport, TerminationReport
 from headway_api.trainingjob import LastRestart, LeadRestarts, Restarts, TrainingJobStatus
 from headway_operator.trainingjob.failure import Loss
 from headway_operator.trainingjob.group import Group
-from headway_operator.trainingjob.restarts import accounted, left_behind, replace_at, taken_over
+from headway_operator.trainingjob.restarts import (
+    accounted,
+    left_behind,
+    left_behind_times,
+    replace_at,
+    taken_over,
+)
 from headway_operator.trainingjob.situation import Situation
 
 LIMIT = 10
@@ -25,6 +31,7 @@ def taking(status: TrainingJobStatus, report: ProgressReport) -> TrainingJobStat
     return status.model_copy(update={"restarts": restarts, "generation": generation})
 
 
+@settings(deadline=None)
 @given(
     counted=st.lists(st.booleans(), max_size=8),
     picks=st.lists(st.integers(0, 8), max_size=20),
@@ -45,6 +52,7 @@ def test_reports_late_twice_or_out_of_order_count_each_restart_once(
     assert (status.restarts.total, status.restarts.counted) == (len(counted), sum(counted))
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_sessions_add_up_and_old_ones_never_come_back(seed: int) -> None:
     """Each new lead starts its own count, in a generation above all before."""
@@ -171,15 +179,26 @@ def test_a_pod_on_a_lost_node_is_replaced_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lead_made", "state", "behind"),
-    [(-10, "Training", set()), (10, "Training", {"uid-1"}), (0, "Waiting", {"uid-1"})],
+    ("lead_began", "state", "later", "behind"),
+    [
+        (-10, "Training", 60, set()),
+        (10, "Training", 15, {"uid-1"}),
+        (None, "Training", 0, {"uid-1"}),
+        # Sent home by the lead before, and gone only now: this one goes on waiting.
+        (-10, "Waiting", 9, set()),
+        (-10, "Waiting", 10, {"uid-1"}),
+    ],
 )
-def test_workers_that_ended_before_their_lead_was_made_anew_have_to_come_back(
-    lead_made: float, state: str, behind: set[str]
+def test_workers_that_their_lead_did_not_send_home_have_to_come_back(
+    lead_began: float | None, state: str, later: float, behind: set[str]
 ) -> None:
-    pods = (replace(a_pod(0), created=at(lead_made)), a_pod(1, "Succeeded"))
-    group = Group.of(pods, attempt=1, replicas=2, handled=())
-    assert left_behind(group, a_report(state=state)) == behind
+    """Whenever its pod was made: the others may end while the new lead is still pulled."""
+    began = None if lead_began is None else at(lead_began)
+    lead = replace(a_pod(0), created=at(-60), started=began)
+    group = Group.of((lead, a_pod(1, "Succeeded")), attempt=1, replicas=2, handled=())
+    report = a_report(state=state)
+    assert left_behind(group, report, at(later)) == behind
+    assert left_behind_times(group, report) == ([at(10)] if state == "Waiting" else [])
 
 
 def test_the_takeover_is_remembered_by_session() -> None:

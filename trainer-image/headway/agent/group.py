@@ -210,7 +210,8 @@ class Group:
         if decision.action == "Fail":
             return self._finish(self._fail(failure, decision))
         if decision.counts and exhausted(self.policy, self.counted_before + self.counted):
-            message = f"the restarts are used up; the last failure: {failure.message}"
+            used = "All restarts of failurePolicy.maxRestarts are used up."
+            message = f"{used} {failure.message}"
             return self._finish(Finish(ExitCode.BUDGET, "Budget", message, failure))
         self.total += 1
         self.counted += decision.counts

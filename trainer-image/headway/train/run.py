@@ -194,6 +194,7 @@ class Run:
         restored, tensors = found
         self._load(restored, tensors)
         if self.rank == 0:
+            log.info("resumed from step %d (%s)", self.step_count, restored.commit.id)
             self._link.send(
                 {
                     "type": "restored",

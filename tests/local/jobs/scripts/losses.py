@@ -22,15 +22,15 @@ model = DistributedDataParallel(net.to(run.device))
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
 run.checkpointing(model=model, optimizer=optimizer, schedule=schedule)
-losses = Path(f"{os.environ['LOSSES']}.{run.rank}").open("a")
+losses = Path(f"{os.environ['LOSSES']}.{run.rank}")
 for _ in run.epochs(run.param("epochs", 12)):
     for inputs, targets in loader:
         loss = nn.functional.mse_loss(model(inputs), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.write(f"{run.step_count + 1} {loss.item().hex()}\n")
-        losses.flush()
+        with losses.open("a") as file:
+            file.write(f"{run.step_count + 1} {loss.item().hex()}\n")
         time.sleep(run.param("delay_ms", 0) / 1000)
         run.step(loss=loss)
     schedule.step()
