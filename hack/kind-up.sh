@@ -41,6 +41,8 @@ on_exit() {
 
 cluster() {
   if kind get clusters 2>/dev/null | grep -qx "$name"; then
+    # A reboot, or a test that was broken off, may have left nodes stopped.
+    kind get nodes --name "$name" | xargs docker start >/dev/null
     kind export kubeconfig --name "$name" --kubeconfig "$KUBECONFIG" 2>/dev/null
   else
     kind create cluster --name "$name" --config hack/kind.yaml --kubeconfig "$KUBECONFIG" --wait 120s

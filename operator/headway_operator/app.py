@@ -86,6 +86,7 @@ class Replica:
         )
         self._endpoint = Endpoint(identity, services, self, server_hostname=configuration.hostname)
         self._acting: asyncio.Task[None] | None = None
+        self._acting_since = 0.0
 
     # --- leadership, as the endpoint asks for it -------------------------------------------------
 
@@ -156,6 +157,7 @@ class Replica:
         done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         _reraise(done)
         self._acting = asyncio.create_task(self._core.run(self._census.synced))
+        self._acting_since = time.monotonic()
         parts = {
             holding,
             self._acting,
@@ -196,10 +198,10 @@ class Replica:
         if stalled > STALLED_SECONDS:
             found.append(f"jobs wait, and none was finished for {stalled:.0f} s")
         for reflector in self._core.reflectors:
-            silent = time.monotonic() - reflector.last_activity
+            silent = time.monotonic() - max(reflector.last_activity, self._acting_since)
             if silent > reflector.watch_seconds + STALLED_SECONDS:
                 found.append(f"a watch of children is silent for {silent:.0f} s")
-        behind = self._census.behind_seconds() if self._census.synced.is_set() else 0.0
+        behind = self._census.behind_seconds()
         if behind > STALLED_SECONDS:
             found.append(f"Kopf has not told of a change for {behind:.0f} s")
         return found

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ ACCOUNT = "headway-operator"
 USER = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"
 RBAC = "rbac.authorization.k8s.io"
 REPLICAS = 2
+CLUSTER_ROLE_BINDING = Resource(RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding")
 CHART_KINDS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 
 
@@ -69,11 +70,19 @@ async def install_crds(admin: KubeApi) -> None:
         await admin.apply(CRD, None, body["metadata"]["name"], body, field_manager="test")
 
 
-async def install_account(admin: KubeApi, server: ApiServer) -> Path:
-    """Apply the chart's account and roles as Helm renders them; a kubeconfig of the account."""
+async def install_account(admin: KubeApi, server: ApiServer, *values: str) -> Path:
+    """Apply the chart's account and roles as Helm renders them; a kubeconfig of the account.
+
+    Args:
+        admin: who installs.
+        server: where.
+        values: the chart's, as `name=value`.
+    """
     with suppress(AlreadyExists):
         await admin.create(NAMESPACE, None, {"metadata": {"name": SYSTEM}})
-    rendered = await asyncio.to_thread(_rendered_chart)
+    with suppress(NotFound):  # of other values
+        await admin.delete(CLUSTER_ROLE_BINDING, None, f"{ACCOUNT}-jobs")
+    rendered = await asyncio.to_thread(_rendered_chart, values)
     for item in rendered:
         if item["kind"] in CHART_KINDS:
             group, _, version = item["apiVersion"].rpartition("/")
@@ -86,12 +95,11 @@ async def install_account(admin: KubeApi, server: ApiServer) -> Path:
     return server.kubeconfig_for(token, ACCOUNT)
 
 
-def _rendered_chart() -> list[Object]:
-    rendered = subprocess.run(
-        ["helm", "template", "headway", str(ROOT / "charts/headway"), "--namespace", SYSTEM],
-        check=True,
-        capture_output=True,
-    ).stdout
+def _rendered_chart(values: Iterable[str]) -> list[Object]:
+    command = ["helm", "template", "headway", str(ROOT / "charts/headway"), "--namespace", SYSTEM]
+    for value in values:
+        command += ["--set", value]
+    rendered = subprocess.run(command, check=True, capture_output=True).stdout
     return [item for item in yaml.safe_load_all(rendered) if item]
 
 

@@ -30,7 +30,7 @@ from apiserver import ApiServer, api_server, missing_binaries
 from headway_api.contract import job_path, token_audience
 from headway_operator.cluster.client import LEASE, NAMESPACE, POD, SECRET, Object
 from headway_operator.cluster.kube import KubeApi, connect
-from headway_operator.resources import TRAINING_JOB
+from headway_operator.resources import CLUSTER_TRAINING_RUNTIME, TRAINING_JOB
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(180)]
 START_SECONDS = 30.0
@@ -230,6 +230,29 @@ async def join(admin: KubeApi, namespace: str, job: str, port: int) -> Object:
         assert answer.status == 200, text
         found: Object = json.loads(text)
         return found
+
+
+async def test_one_that_looks_at_some_namespaces_needs_no_rights_beyond(
+    server: ApiServer, admin: KubeApi, namespace: str, tmp_path: Path
+) -> None:
+    """The chart binds its roles in the given namespaces only; cluster-wide runtimes are seen."""
+    await install_crds(admin)
+    account = await install_account(admin, server, f"watchNamespaces={{{namespace}}}")
+    runtime = {"metadata": {"name": "base"}, "spec": {"image": "from-the-runtime"}}
+    await admin.create(CLUSTER_TRAINING_RUNTIME, None, runtime)
+    based = digits("based")
+    del based["spec"]["image"]
+    based["spec"]["runtimeRef"] = {"kind": "ClusterTrainingRuntime", "name": "base"}
+    await admin.create(TRAINING_JOB, namespace, based)
+    await admin.create(TRAINING_JOB, "default", digits("elsewhere"))
+    with replica("some", account, tmp_path, HEADWAY_WATCH_NAMESPACES=namespace) as some:
+        await wait_for(lambda: some.answers("/readyz"), START_SECONDS, "it is ready")
+        async with playing(Kubelet(admin, namespace)):
+            await wait_for(lambda: phase_is(admin, namespace, "based", "Running"), 20, "it runs")
+        pod = await admin.get(POD, namespace, "based-0")
+        assert pod["spec"]["containers"][0]["image"] == "from-the-runtime"
+        assert "forbidden" not in some.log.read_text()
+    assert not await status_of(admin, "default", "elsewhere")
 
 
 async def test_leader_that_loses_its_lease_ends_at_once(

@@ -102,10 +102,8 @@ def left_behind(group: Group, report: ProgressReport | None, now: datetime) -> f
     return frozenset(
         pod.uid
         for pod, end in _done_early(group)
-        if lead is not None
-        and (lead.started is None or lead.started > end)
-        or _waits(report)
-        and now >= end + UNNOTICED
+        if (lead is not None and (lead.started is None or lead.started > end))
+        or (_waits(report) and now >= end + UNNOTICED)
     )
 
 

@@ -78,7 +78,7 @@ def test_a_runtime_in_the_same_file_is_merged_under_the_job(job: MakeJob) -> Non
         "metadata": {"name": "ours"},
         "spec": {"pod": {"env": [{"name": "GREETING", "value": "salve"}]}},
     }
-    run.manifest["spec"]["runtimeRef"] = {"name": "ours"}
+    run.manifest["spec"]["runtimeRef"] = {"kind": "TrainingRuntime", "name": "ours"}
     run.others.append(runtime)
     ended = run.run()
     assert (ended.code, ended.phase) == (0, "Succeeded"), ended.shown
