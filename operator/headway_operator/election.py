@@ -128,8 +128,8 @@ class Election:
         self._renewed = float("-inf")
         try:
             async with asyncio.timeout(self._terms.retry):
-                await self._write({"holderIdentity": "", "renewTime": _now()})
-        except (ApiError, TimeoutError) as error:
+                await self._give_up()
+        except (ApiError, TimeoutError, LostLeaseError) as error:
             logger.warning("could not release the Lease %s: %s", self._name, error)
 
     # --- one step --------------------------------------------------------------------------------
@@ -184,6 +184,13 @@ class Election:
             else:
                 self._renewed = began
                 return
+
+    async def _give_up(self) -> None:
+        while True:
+            try:
+                return await self._write({"holderIdentity": "", "renewTime": _now()})
+            except Conflict:  # a renewal was on its way
+                await self._look_again()
 
     async def _look_again(self) -> None:
         try:

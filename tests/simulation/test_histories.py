@@ -14,7 +14,7 @@ from virtual import run
 
 SEEDS = int(os.environ.get("HEADWAY_SIM_SEEDS", "1000"))
 ONE = os.environ.get("HEADWAY_SIM_SEED")
-BATCHES = 20
+BATCHES = 25
 
 
 @contextmanager

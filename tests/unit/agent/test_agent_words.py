@@ -7,7 +7,7 @@ import json
 import pytest
 
 from headway.agent.faults import describe, last_lines
-from headway.agent.reporting import StepRate, decimal
+from headway.agent.reporting import StepRate, decimal, reported
 from headway.agent.termination import LIMIT, fit
 from headway.agent.workers import exit_code
 from headway_api.contract import ExitCode
@@ -86,6 +86,12 @@ def test_the_time_left_comes_from_the_steps_of_this_generation() -> None:
     assert rate.seconds_for(50) == 5
     rate.at(110, 3.0)  # a restart has gone back: no negative rate
     assert rate.seconds_for(50) == 5
+
+
+def test_the_status_gets_no_more_metrics_than_it_has_room_for() -> None:
+    many = reported({f"m{i:03}": float(i) for i in range(100)})
+    assert len(many) == 64
+    assert many["m063"] == "63"
 
 
 @pytest.mark.parametrize(

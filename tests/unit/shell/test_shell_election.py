@@ -128,6 +128,33 @@ def test_released_lease_is_taken_at_the_next_look() -> None:
     run(scenario())
 
 
+def test_release_is_not_stopped_by_a_write_that_came_between() -> None:
+    """A renewal on its way at SIGTERM must not cost the standby a whole term."""
+
+    async def scenario() -> None:
+        place = Place()
+        a, _ = place.replica("a")
+        await a.acquire()
+        renewed = {"spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}}
+        await place.cluster.patch(LEASE, "ns", "lease", renewed)
+        await a.release()
+        assert (await place.spec())["holderIdentity"] == ""
+
+    run(scenario())
+
+
+def test_release_never_takes_the_lease_from_another() -> None:
+    async def scenario() -> None:
+        place = Place()
+        a, _ = place.replica("a")
+        await a.acquire()
+        await place.cluster.patch(LEASE, "ns", "lease", {"spec": {"holderIdentity": "b"}})
+        await a.release()
+        assert (await place.spec())["holderIdentity"] == "b"
+
+    run(scenario())
+
+
 def test_leader_that_is_cut_off_stops_before_a_standby_may_start() -> None:
     async def scenario() -> None:
         place = Place()

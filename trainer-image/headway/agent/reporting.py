@@ -8,6 +8,7 @@ import random
 import time
 import uuid
 from collections import deque
+from collections.abc import Mapping
 
 from headway.agent.committer import Committed
 from headway.agent.endpoint import Endpoint
@@ -21,8 +22,15 @@ log = logging.getLogger(__name__)
 _SOONEST_SECONDS = 1.0
 _LATEST_SECONDS = 10.0
 _EVENTS_KEPT = 8
+_METRICS = 64
+"""Entries that the status has room for (`TrainingJobStatus.progress.metrics`)."""
 _RATE_WEIGHT = 0.2
 """Weight of the newest interval in the smoothed step rate (exponential moving average)."""
+
+
+def reported(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Metrics as the status holds them: the first `_METRICS` by name. The history has all."""
+    return {name: decimal(metrics[name]) for name in sorted(metrics)[:_METRICS]}
 
 
 def decimal(value: float) -> str:
@@ -107,7 +115,7 @@ class Reporter:
             total_steps=total,
             epoch=message.get("epoch"),
             eta_seconds=self._rate.seconds_for(total - step) if total else None,
-            metrics={k: decimal(v) for k, v in message.get("metrics", {}).items()},
+            metrics=reported(message.get("metrics", {})),
             updated_at=utc(time.time()),
         )
 
@@ -134,7 +142,7 @@ class Reporter:
                 step=committed.step,
                 uri=committed.uri,
                 time=committed.time,
-                metrics={k: decimal(v) for k, v in committed.metrics.items()},
+                metrics=reported(committed.metrics),
                 **told,
             )
         )

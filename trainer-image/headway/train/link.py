@@ -5,6 +5,7 @@ One thread reads; the training thread only looks at attributes, so that a step c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -46,14 +47,24 @@ class AgentLink:
         self._news = threading.Condition()
         self._committed_step = -1
         self._abandoned: dict[int, str] = {}
-        path = os.environ.get(contract.ENV_AGENT_SOCKET)
-        if not path:
+        self._path = os.environ.get(contract.ENV_AGENT_SOCKET)
+        if not self._path:
             return
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.connect(path)
+        self._socket.connect(self._path)
         self.connected = True
         self.send({"type": "hello", "rank": rank, "generation": generation, "pid": os.getpid()})
-        threading.Thread(target=self._read, name="headway-agent", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="headway-agent", daemon=True)
+        self._reader.start()
+
+    def close(self) -> None:
+        """End the connection."""
+        if not self._path:
+            return
+        with contextlib.suppress(OSError):  # the agent may have been faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
+        self._socket.close()
 
     def attach(self, step: int) -> None:
         """Say that this rank takes part in agreements, from `step` on."""
@@ -75,13 +86,21 @@ class AgentLink:
         """Note that `step` is finished; returns what was agreed for this very step.
 
         Waits for the lead's decision if this step is proposed for something.
+
+        Raises:
+            RuntimeError: the lead does not answer, though it is there.
         """
         with self._lock:
             self._step = step
             proposal = self._proposal
         if proposal is None or proposal.step != step:
             return None
-        proposal.decided.wait(_DECISION_SECONDS)
+        if not proposal.decided.wait(_DECISION_SECONDS):
+            # Going on alone would leave the others with a checkpoint that is never complete.
+            raise RuntimeError(
+                f"no word from the lead within {_DECISION_SECONDS:g} s whether to "
+                f"{proposal.purpose} at step {step}; see the log of worker 0"
+            )
         return proposal.purpose if proposal.accepted else None
 
     def committed(self, step: int) -> bool:

@@ -315,6 +315,7 @@ class Run:
         self._report(time.monotonic())
         dist.barrier()
         dist.destroy_process_group()
+        self._link.close()
 
     def _save(self) -> None:
         if self._saver is not None and self._stateful:
