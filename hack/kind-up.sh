@@ -48,6 +48,10 @@ cluster() {
     kind create cluster --name "$name" --config hack/kind.yaml --kubeconfig "$KUBECONFIG" --wait 120s
   fi
   kubectl wait --for=condition=Ready nodes --all --timeout=180s >/dev/null
+  # kind puts all of DNS on one worker, and without it nothing works for minutes when that dies.
+  kubectl --namespace kube-system patch deployment coredns --type merge --patch \
+    '{"spec": {"template": {"spec": {"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}}}}}'
+  kubectl --namespace kube-system rollout status deployment/coredns --timeout=120s
 }
 
 build() {

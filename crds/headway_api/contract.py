@@ -110,8 +110,6 @@ TERMINATION_LOG = "/dev/termination-log"
 
 AGENT_PORT = 29390
 """The lead's agent listens here for the other agents."""
-METRICS_PORT = 29391
-"""Every agent serves Prometheus metrics and /healthz here."""
 STORE_PORTS = (20000, 28000)
 """TCPStore of generation g: a port of this range that no earlier generation used. Below the
 kernel's ephemeral range, so that no outgoing connection takes it."""
@@ -143,6 +141,11 @@ def kubeflow_status_path(namespace: str, job: str) -> str:
 
 MAX_JOB_NAME = 52
 """63 less our longest suffix (`-<index>`, up to 10 characters with room for other kinds)."""
+
+
+def lead_hostname(namespace: str, job: str) -> str:
+    """Name in the certificate of a job's lead: no DNS knows it, its peers check it."""
+    return f"{job}.{namespace}.headway.internal"
 
 
 def pod_name(job: str, index: int) -> str:

@@ -46,6 +46,9 @@ class JoinResponse(PeersResponse):
     """Restarts that already count against the budget."""
     failure_policy: FailurePolicy
     """The job's failure policy, so that the lead decides by the same rules."""
+    certificate: str = Field("", repr=False)
+    """PEM of private key and certificate with which worker 0 serves the other agents, for the
+    name `contract.lead_hostname`; empty for other workers."""
 
 
 class RestartReport(StatusModel):

@@ -82,7 +82,7 @@ class Replica:
             configuration.address,
         )
         services = Services(
-            self._core.directory, TokenVerifier(ClusterKeySource(api.raw_get)), identity.secret
+            self._core.directory, TokenVerifier(ClusterKeySource(api.raw_get)), identity
         )
         self._endpoint = Endpoint(identity, services, self, server_hostname=configuration.hostname)
         self._acting: asyncio.Task[None] | None = None

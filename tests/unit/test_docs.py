@@ -55,7 +55,9 @@ def objects() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield where, document
 
 
-@pytest.mark.parametrize(("where", "shown"), [pytest.param(*each, id=each[0]) for each in objects()])
+@pytest.mark.parametrize(
+    ("where", "shown"), [pytest.param(*each, id=each[0]) for each in objects()]
+)
 def test_every_manifest_of_ours_in_a_page_is_one_that_the_api_server_takes(
     where: str, shown: dict[str, Any]
 ) -> None:

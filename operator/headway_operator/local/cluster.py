@@ -98,7 +98,7 @@ class LocalCluster:
         )
         own = (TRAINING_JOB, TRAINING_RUNTIME, CLUSTER_TRAINING_RUNTIME)
         self.core = Core(self.client, settings, own_kinds=own)
-        services = Services(self.core.directory, TokenVerifier(self._issuer), identity.secret)
+        services = Services(self.core.directory, TokenVerifier(self._issuer), identity)
         endpoint = Endpoint(identity, services, AlwaysLeads(), server_hostname=HOST)
         self.kubelet = Kubelet(self.client, self.pods_folder, self._token, self._secret)
         async with endpoint.listening(HOST, port):

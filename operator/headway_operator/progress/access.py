@@ -8,6 +8,8 @@ from headway_operator.progress.refusals import Refusal
 from headway_operator.progress.tokens import Caller
 from headway_operator.trainingjob.view import Pod
 
+LEAD = 0
+"""Index of the worker that leads the group."""
 NOT_YET_SECONDS = 1
 """How soon a pod that was faster than the operator's cache may try again."""
 
@@ -71,7 +73,7 @@ def check_lead(caller: Member) -> None:
     Raises:
         Refusal: 403.
     """
-    if caller.index != 0:
+    if caller.index != LEAD:
         raise Refusal(403, f"only worker 0 reports progress; this is worker {caller.index}")
 
 

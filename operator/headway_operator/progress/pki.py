@@ -119,6 +119,18 @@ def create_identity(sans: Iterable[str], now: datetime) -> Identity:
     )
 
 
+def certificate_for(identity: Identity, hostname: str, now: datetime) -> str:
+    """PEM of a new private key and a certificate for it, under the authority.
+
+    Args:
+        identity: whose authority signs.
+        hostname: the one name it is valid for.
+        now: the time, with a time zone.
+    """
+    certificate, key = _issue(*_authority(identity), [hostname], now)
+    return key + certificate
+
+
 def renewal_due(identity: Identity, sans: Iterable[str], now: datetime) -> bool:
     """Whether the serving certificate ends in less than 30 days or lacks one of the names."""
     leaf = x509.load_pem_x509_certificate(identity.certificate.encode())

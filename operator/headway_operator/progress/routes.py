@@ -10,10 +10,17 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from headway_api.base import ApiModel
-from headway_api.contract import job_path, kubeflow_audience, kubeflow_status_path, token_audience
+from headway_api.contract import (
+    job_path,
+    kubeflow_audience,
+    kubeflow_status_path,
+    lead_hostname,
+    token_audience,
+)
 from headway_api.messages import ProgressReport, ReportResponse
 from headway_operator.cluster.client import Object
 from headway_operator.progress.access import (
+    LEAD,
     Member,
     bearer_token,
     check_lead,
@@ -23,6 +30,7 @@ from headway_operator.progress.access import (
 from headway_operator.progress.directory import Directory
 from headway_operator.progress.joining import join_response
 from headway_operator.progress.peers import peers_of
+from headway_operator.progress.pki import Identity, certificate_for
 from headway_operator.progress.ratelimit import RateLimiter
 from headway_operator.progress.refusals import Refusal
 from headway_operator.progress.summary import KubeflowUpdate, from_kubeflow, with_known_progress
@@ -49,13 +57,13 @@ class Services:
     Attributes:
         directory: the operator's jobs and pods.
         verifier: of the pods' tokens.
-        secret: from which the jobs' keys are derived.
+        identity: of the endpoint: its secret makes the jobs' keys, its authority signs for leads.
         limiter: of the requests of each pod.
     """
 
     directory: Directory
     verifier: TokenVerifier
-    secret: bytes = field(repr=False)
+    identity: Identity
     limiter: RateLimiter = field(default_factory=lambda: RateLimiter(REQUESTS_PER_SECOND, BURST))
 
 
@@ -73,11 +81,16 @@ def add_routes(app: web.Application) -> None:
 
 async def join(request: web.Request) -> web.Response:
     """POST …/join: `JoinResponse`."""
-    job, _ = await _job_and_member(request, token_audience(*_place(request)))
+    job, caller = await _job_and_member(request, token_audience(*_place(request)))
     services, place = request.app[SERVICES], _place(request)
-    directory = services.directory
+    directory, identity = services.directory, services.identity
     found = peers_of(job, directory.pods(*place))
-    return _json(join_response(job, found, directory.report(*place), services.secret))
+    answer = join_response(job, found, directory.report(*place), identity.secret)
+    if caller.index == LEAD:
+        name = lead_hostname(*place)
+        certificate = certificate_for(identity, name, datetime.now(UTC))
+        answer = answer.model_copy(update={"certificate": certificate})
+    return _json(answer)
 
 
 async def peers(request: web.Request) -> web.Response:

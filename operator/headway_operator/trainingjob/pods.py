@@ -237,7 +237,6 @@ def _container(
         "env": env,
         "ports": [
             {"name": "agent", "containerPort": contract.AGENT_PORT},
-            {"name": "metrics", "containerPort": contract.METRICS_PORT},
         ],
         "volumeMounts": mounts,
         "securityContext": _CONTAINER_SECURITY,

@@ -101,7 +101,7 @@ class World:
         services = Services(
             directory=directory or self.directory,
             verifier=TokenVerifier(self.issuer),
-            secret=self.identity.secret,
+            identity=self.identity,
             limiter=limiter or RateLimiter(20, 40),
         )
         endpoint = Endpoint(

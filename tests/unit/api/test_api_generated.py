@@ -62,7 +62,7 @@ def test_check_shows_edited_missing_and_orphaned_files_and_writing_mends_them(
 
 def test_a_name_in_the_contract_reaches_the_page_with_its_docstring(generate: ModuleType) -> None:
     page = generate.contract_page()
-    assert "| `METRICS_PORT` | `29391` | Every agent serves Prometheus metrics" in page
+    assert "| `AGENT_PORT` | `29390` | The lead's agent listens here" in page
     assert "| 143 | `PREEMPTED` | Ended by SIGTERM" in page
     assert "HEADWAY_PARAM_&lt;NAME>" in page
 

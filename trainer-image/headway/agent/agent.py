@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from headway.agent import orphans, termination
+from headway.agent import orphans, termination, tls
 from headway.agent.committer import Committer
 from headway.agent.config import PodConfig
 from headway.agent.endpoint import Endpoint
@@ -133,7 +133,8 @@ async def _leading(
     )
     holder = f"{config.pod_name}/{config.pod_uid}"
     committer = Committer(store, config.checkpoint, holder, reporter.event)
-    lead = Lead(config, key, group, committer, reporter)
+    context = tls.of_lead(answer.certificate, config.scratch)
+    lead = Lead(config, key, group, committer, reporter, context)
     tasks = [asyncio.create_task(lead.run())]
     if endpoint:
         tasks.append(asyncio.create_task(reporter.run(endpoint)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,9 +52,11 @@ class Lead:
         group: Group,
         committer: Committer,
         reporter: Reporter,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._config = config
         self._key = key
+        self._tls = tls
         self._group = group
         self._committer = committer
         self._reporter = reporter
@@ -72,7 +75,12 @@ class Lead:
     async def run(self) -> None:
         """Serve until this task is cancelled; the local member learns the end like all others."""
         server = await asyncio.start_server(
-            self._serve, host=self._config.address, port=AGENT_PORT, limit=LINE_LIMIT
+            self._serve,
+            host=self._config.address,
+            port=AGENT_PORT,
+            limit=LINE_LIMIT,
+            ssl=self._tls,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if self._tls else None,
         )
         self._spawn(self._tick())
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from headway.agent import tls
 from headway.agent.config import PodConfig
 from headway.agent.node import Node
 from headway.agent.wire import LINE_LIMIT, Channel, HandshakeFailed, Message, greet
@@ -40,6 +42,7 @@ class Member:
     def __init__(self, config: PodConfig, key: bytes, find_lead: FindLead) -> None:
         self._config = config
         self._key = key
+        self._tls = tls.of_member(config.endpoint_ca)
         self._find_lead = find_lead
         self._channel: Channel | None = None
         self._going = asyncio.Event()
@@ -78,10 +81,18 @@ class Member:
         self._say({"type": "going"})
 
     async def _session(self, address: str) -> int | None:
+        connecting = asyncio.open_connection(
+            address,
+            AGENT_PORT,
+            limit=LINE_LIMIT,
+            ssl=self._tls,
+            server_hostname=tls.hostname(self._config.namespace, self._config.job, self._tls),
+        )
         try:
-            reader, writer = await asyncio.wait_for(
-                asyncio.open_connection(address, AGENT_PORT, limit=LINE_LIMIT), SILENCE_SECONDS
-            )
+            reader, writer = await asyncio.wait_for(connecting, SILENCE_SECONDS)
+        except ssl.SSLError as error:
+            log.warning("%s is not the lead of this job: %s", address, error)
+            return None
         except (OSError, TimeoutError):
             return None
         channel = Channel(reader, writer)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from kindcluster import NAME, SYSTEM, Cluster, Object, run, wait_for
+from kindcluster import NAME, OPERATOR, SYSTEM, Cluster, Object, run, wait_for
 from trainingjobs import KILL_A_RANK, PHASES_AT_WORK, Job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -99,6 +99,8 @@ def lost_nodes(cluster: Cluster) -> Iterator[list[str]]:
     for node in nodes:
         run("docker", "start", node)
         cluster.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=180s")
+    # All replicas fled to one node: spread them again, so that the next loss is of one.
+    cluster.kubectl("rollout", "restart", f"deployment/{OPERATOR}", "--namespace", SYSTEM)
     cluster.wait_for_operator()
 
 
