@@ -25,7 +25,7 @@ demo: $(STAMP) ## Run the digits job on this machine, kill a worker on the way, 
 	@$(BIN)/python hack/demo.py
 
 test: $(STAMP) ## Everything that needs no cluster
-	@$(BIN)/python -m pytest -n 2 --ignore=tests/e2e
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/e2e
 
 lint: $(STAMP) ## ruff, types, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo

@@ -250,6 +250,9 @@ def demo() -> int:
 def report(rows: list[tuple[str, str, bool]], picture: Path) -> int:
     """Print what happened; 0 if all of it is as it should be."""
     table = Table(title="what happened", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value, good in rows:
         table.add_row("[green]✓[/]" if good else "[red]✗[/]", name, value)
     drawn = picture.exists()

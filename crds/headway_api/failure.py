@@ -25,10 +25,18 @@ NEVER_HEALS = frozenset({ExitCode.CONFIG, ExitCode.BUDGET})
 
 @dataclass(frozen=True)
 class Failure:
-    """What is known of a failure."""
+    """What is known of a failure.
+
+    Attributes:
+        reason: CamelCase word.
+        exit_code: of the pod or the worker process.
+        of_worker: whether a worker process ended: its exit codes are its own affair, but for
+            `ExitCode.CONFIG`, with which our library in it says that it can't work.
+    """
 
     reason: str
     exit_code: int | None = None
+    of_worker: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,10 @@ def decide(policy: FailurePolicy, failure: Failure) -> Decision:
         if reasons is not None and failure.reason not in reasons:
             continue
         return Decision(rule.action, rule.name)
+    if failure.exit_code == ExitCode.CONFIG:
+        return Decision("Fail")
+    if failure.of_worker:
+        return Decision("Restart")
     if failure.exit_code in NEVER_HEALS:
         return Decision("Fail")
     if failure.reason in INFRASTRUCTURE or failure.exit_code == ExitCode.PREEMPTED:

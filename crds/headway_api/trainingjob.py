@@ -126,7 +126,8 @@ class Checkpoint(ApiModel):
     every_steps: Annotated[int, Field(ge=1)] | None = None
     """Take a checkpoint each time this many steps are done."""
     every_seconds: Annotated[int, Field(ge=1)] | None = None
-    """Take a checkpoint when this many seconds have passed since the last (default 300)."""
+    """Take a checkpoint when this many seconds have passed since the last (default 300);
+    `everySteps` goes before it."""
     keep_last: Annotated[int, Field(ge=1, le=1000)] = 3
     """How many of the newest checkpoints are kept."""
     keep_best: KeepBest | None = None

@@ -51,7 +51,7 @@ def run(
     file: Annotated[str, typer.Option("-f", "--file", help="Manifest of the job; - for stdin.")],
     state: Annotated[
         Path | None,
-        typer.Option(help="Folder for the job's state, logs and files [.headway/<name>]."),
+        typer.Option(help="Folder for the job's state, logs and files; by default .headway/NAME."),
     ] = None,
     output: Annotated[
         Output, typer.Option("-o", "--output", help="json: the final object on stdout.")
@@ -94,6 +94,8 @@ def run(
         raise typer.Exit(USAGE) from None
     folder = state or Path(".headway") / manifest.job["metadata"]["name"]
     with Display(console, quiet=quiet) as display:
+        for note in manifest.notes:
+            display.say(f"note: {note}")
         session = _Session(LocalCluster(folder.absolute()), manifest, display, logs)
         try:
             code = asyncio.run(session.run())

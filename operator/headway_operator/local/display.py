@@ -26,7 +26,7 @@ def headline(job: Mapping[str, Any]) -> Text:
     phase = status.get("phase", "Pending")
     line = Text(f"{job['metadata']['name']}  ", style="bold")
     line.append(phase, style=_COLOURS.get(phase, ""))
-    if status.get("ready"):
+    if status.get("ready") and phase not in ("Succeeded", "Failed"):
         line.append(f"  {status['ready']} ready")
     if phase not in ("Running", "Succeeded") and status.get("message"):
         line.append(f"  {status['message'].splitlines()[0][:120]}", style="dim")

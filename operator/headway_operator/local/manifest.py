@@ -32,10 +32,12 @@ class Manifest:
     Attributes:
         job: The TrainingJob.
         others: Runtimes and Secrets, each with its resource.
+        notes: What means something else here than in a cluster.
     """
 
     job: Object
     others: tuple[tuple[Resource, Object], ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,24 @@ def parse(text: str) -> Manifest:
             )
     if len(jobs) != 1:
         raise ManifestError(f"the manifest has {len(jobs)} TrainingJobs; it should have one")
-    return Manifest(_completed(jobs[0]), tuple(others))
+    return _without_gpu(Manifest(_completed(jobs[0]), tuple(others)))
+
+
+def _without_gpu(manifest: Manifest) -> Manifest:
+    """Here are no pools to choose from: processes see the GPUs that this machine has."""
+    documents = [manifest.job, *(item for _, item in manifest.others)]
+    if not any("gpu" in (document.get("spec") or {}) for document in documents):
+        return manifest
+    note = "spec.gpu has no meaning here: every worker sees all GPUs of this machine, if any"
+    others = tuple((resource, _gpu_removed(item)) for resource, item in manifest.others)
+    return Manifest(_gpu_removed(manifest.job), others, (note,))
+
+
+def _gpu_removed(document: Object) -> Object:
+    if "spec" not in document:
+        return document
+    spec = {name: value for name, value in document["spec"].items() if name != "gpu"}
+    return {**document, "spec": spec}
 
 
 def _kind(document: Any) -> tuple[str, str]:
@@ -99,8 +118,7 @@ def _completed(job: Mapping[str, Any]) -> Object:
     if not completed["metadata"].get("name"):
         raise ManifestError("metadata.name is missing: give the job a name")
     spec = dict(completed.get("spec") or {})
-    if "runtimeRef" not in spec:
-        spec.setdefault("image", LOCAL_IMAGE)
+    spec.setdefault("image", LOCAL_IMAGE)
     # Running it is what this command is for.
     spec.pop("suspend", None)
     return {**completed, "spec": spec}

@@ -149,7 +149,7 @@ def _ended(pod: Pod) -> Loss:
     if outside is not None:
         failure, rank = Failure(outside, code), None
     elif blamed is not None:
-        failure, rank = Failure(blamed.reason, blamed.exit_code), blamed.rank
+        failure, rank = Failure(blamed.reason, blamed.exit_code, of_worker=True), blamed.rank
     else:
         reason = "OOMKilled" if pod.terminated_reason == "OOMKilled" else "Error"
         failure, rank = Failure(reason, code), None

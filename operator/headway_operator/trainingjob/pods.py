@@ -19,6 +19,7 @@ from headway_operator.trainingjob.environment import (
 from headway_operator.trainingjob.pools import place
 from headway_operator.trainingjob.quantity import whole_bytes
 from headway_operator.trainingjob.stuck import Stuck
+from headway_operator.trainingjob.supported import check_supported
 from headway_operator.trainingjob.view import Job
 
 ANNOTATION_CA = f"{contract.GROUP}/endpoint-ca"
@@ -99,6 +100,7 @@ def blueprint(job: Job, spec: TrainingJobSpec, settings: Settings) -> Blueprint:
     Raises:
         Stuck: no pod can be made of this spec.
     """
+    check_supported(spec)
     options = spec.pod or PodOptions()
     _check_names(options)
     digest = spec_hash(spec)

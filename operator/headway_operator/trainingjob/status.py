@@ -71,13 +71,14 @@ def ended(
     now: datetime,
 ) -> TrainingJobStatus:
     """The status of a job that is over."""
+    done = outcome == "Succeeded"
     claims = [
         Claim(outcome, True, reason, message),
         Claim("Running", False, outcome),
         Claim("Reconciling", False, outcome),
-        Claim("Stalled", False, outcome),
+        # To kstatus, and so to Flux and Argo CD, this is what a failure looks like.
+        Claim("Stalled", not done, reason, message),
     ]
-    done = outcome == "Succeeded"
     failed = sum(1 for pod in group.members if pod.phase == "Failed")
     counts = WorkerCounts(
         desired=group.replicas,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -55,6 +56,28 @@ def test_a_wrong_manifest_is_refused_with_the_reason(tmp_path: Path, text: str, 
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
+
+
+def test_a_manifest_for_a_gpu_pool_runs_here_too(job: MakeJob) -> None:
+    ended = job(NOTHING, replicas=1, gpu={"pool": "a100", "count": 8}).run()
+    assert (ended.code, ended.phase) == (0, "Succeeded")
+    assert "spec.gpu has no meaning here" in ended.shown
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"framework": "Horovod"}, "spec.framework: Horovod"),
+        ({"model": {"name": "m"}, "storage": {"uri": "/unused"}}, "spec.model"),
+        ({"scheduling": {"queueName": "q"}}, "spec.scheduling.queueName"),
+    ],
+)
+def test_what_is_not_supported_yet_is_said_and_not_left_out(
+    job: MakeJob, spec: dict[str, Any], field: str
+) -> None:
+    ended = job(NOTHING, replicas=1, **spec).run()
+    assert ended.code == 1
+    assert field in ended.status["message"]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

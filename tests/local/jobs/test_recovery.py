@@ -10,6 +10,7 @@ import psutil
 import pytest
 from local_runs import Job, MakeJob, Outcome, script, wait_for
 
+pytestmark = pytest.mark.xdist_group("recovery")  # they share the undisturbed run
 SECONDS = 280
 EPOCHS, STEPS = 12, 120
 

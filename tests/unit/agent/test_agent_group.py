@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from headway.agent.group import Action, Begin, Finish, Group, Leave, State, StopAll
 from headway_api.contract import ExitCode
 from headway_api.messages import RestartReport
@@ -109,6 +111,14 @@ def test_a_program_that_cannot_work_is_not_started_again() -> None:
     assert finish.code == ExitCode.CONFIG
     assert finish.culprit is not None
     assert finish.culprit.worker == 1
+
+
+@pytest.mark.parametrize("code", [ExitCode.PREEMPTED, ExitCode.BUDGET, ExitCode.PEER_LOST])
+def test_the_exit_codes_of_a_script_mean_nothing_to_us(code: int) -> None:
+    """A script that exits with 143 for ever must use up the budget like any other."""
+    one = running(group())
+    assert one.exited(ended(1, code), 1, 100.0) == [StopAll(1)]
+    assert (one.total, one.counted) == (1, 1)
 
 
 def test_crash_loops_slow_down_and_a_step_forgives() -> None:

@@ -29,7 +29,7 @@ Tell = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """The best checkpoint by `keepBest`, of those committed by this agent."""
+    """The best checkpoint by `keepBest`."""
 
     step: int
     uri: str
@@ -101,6 +101,7 @@ class Committer:
                 generation = marker.generation + 1
             chosen = generation
             await self._patiently(lambda: fence.claim(store, chosen, self._holder))
+            await self._remember_best(store)
         self._generation = generation
         return generation
 
@@ -177,6 +178,16 @@ class Committer:
         sign = 1 if best.mode == "min" else -1
         if known is None or sign * value <= sign * known.value:
             self._best_so_far = BestSoFar(step, uri, best.metric, value)
+
+    async def _remember_best(self, store: Store) -> None:
+        """An earlier lead may have committed a better one than this ever will."""
+        best = self._keep_best()
+        if best is None or self._best_so_far is not None:
+            return
+        info = await self._patiently(lambda: retention.best_commit(store, best))
+        if info is not None:
+            uri = f"{store.uri}/{info.id.directory}"
+            self._note_best(info.id.step, uri, info.metrics)
 
     def _keep_best(self) -> retention.Best | None:
         keep = self._policy.keep_best

@@ -46,5 +46,5 @@ def describe(index: int, ended: Message) -> RestartReport:
         worker=index,
         rank=rank,
         exit_code=code,
-        message=f"{what}; its last output:\n{tail}" if tail else what,
+        message=f"{what}\nits last output:\n{tail}" if tail else what,
     )

@@ -205,7 +205,7 @@ class Group:
     def _failed(self, failure: RestartReport, now: float) -> list[Action]:
         if self.leaving:  # a worker that fails while the group is being taken down proves nothing
             return self._stop()
-        decision = decide(self.policy, Failure(failure.reason, failure.exit_code))
+        decision = decide(self.policy, Failure(failure.reason, failure.exit_code, of_worker=True))
         failure = failure.model_copy(update={"rule": decision.rule})
         if decision.action == "Fail":
             return self._finish(self._fail(failure, decision))

@@ -114,6 +114,18 @@ def prune(
     return doomed
 
 
+def best_commit(store: Store, best: Best) -> CommitInfo | None:
+    """The best checkpoint in storage; None where no commit has the metric.
+
+    Raises:
+        StoreError: the store refused or failed.
+    """
+    found = (_info(store, each) for each in scan(store).committed)
+    infos = {info.id: info for info in found if info is not None}
+    ranked = _best(list(infos.values()), best)
+    return infos[ranked[0]] if ranked else None
+
+
 def _best(commits: Sequence[CommitInfo], best: Best | None) -> list[CheckpointId]:
     if best is None:
         return []

@@ -141,7 +141,14 @@ class Run:
             shuffle: Whether each epoch has an order of its own.
             drop_last: Whether a last, smaller step is left out.
             options: Further arguments of `torch.utils.data.DataLoader`.
+
+        Raises:
+            RuntimeError: `checkpointing` was called before.
         """
+        if self._stateful:
+            raise RuntimeError(
+                "call run.loader(...) before run.checkpointing(...), which restores its position"
+            )
         order = BatchOrder(
             size_of(dataset),
             global_batch_size,
