@@ -10,7 +10,10 @@ import psutil
 import pytest
 from local_runs import Job, MakeJob, Outcome, script, wait_for
 
-pytestmark = pytest.mark.xdist_group("recovery")  # they share the undisturbed run
+pytestmark = [
+    pytest.mark.xdist_group("recovery"),  # they share the undisturbed run
+    pytest.mark.timeout(600),  # torch is imported a dozen times
+]
 SECONDS = 280
 EPOCHS, STEPS = 12, 120
 
