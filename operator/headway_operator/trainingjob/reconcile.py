@@ -295,8 +295,8 @@ def _told(here: Situation, group: Group, phase: Phase) -> tuple[str, str]:
     if phase == "Running":
         report = here.view.progress
         waits = report.message if report is not None and report.state == "Waiting" else ""
-        ready = sum(1 for pod in group.standing if pod.ready)
-        return "AllWorkersReady", f"{ready} of {group.replicas} workers run. {waits}".strip()
+        # No count of pods in it: a condition is to change with what happens, `ready` counts.
+        return "AllWorkersReady", f"The workers run. {waits}".strip()
     waiting = _what_pods_wait_for(group) or _whose_names_are_taken(here.view)
     last = here.status.restarts.last if here.status.restarts else None
     if phase == "Restarting" and not here.new_attempt and last is not None:

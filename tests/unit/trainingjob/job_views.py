@@ -91,9 +91,9 @@ def running(**fields: Any) -> dict[str, Any]:
         "startTime": stamp(-3600),
         "workers": {"desired": 2, "ready": 2, "active": 2},
         "ready": "2/2",
-        "conditions": [condition("Running", "True", "AllWorkersReady", "2 of 2 workers run.")],
+        "conditions": [condition("Running", "True", "AllWorkersReady", "The workers run.")],
         "reason": "AllWorkersReady",
-        "message": "2 of 2 workers run.",
+        "message": "The workers run.",
         **fields,
     }
 
