@@ -264,7 +264,8 @@ def _summary(console: Console, job: Object, folder: Path) -> None:
     restarts = status.get("restarts") or {}
     lines = [f"{job['metadata']['name']}: {status.get('phase', 'unknown')}"]
     if status.get("phase") != "Succeeded" and status.get("message"):
-        lines.append(f"  why         {status['message']}")
+        message = status["message"].replace("\n", "\n" + 14 * " ")
+        lines.append(f"  why         {message}")
     if progress.get("step") is not None:
         total = progress.get("totalSteps")
         lines.append(f"  steps       {progress['step']}" + (f" of {total}" if total else ""))

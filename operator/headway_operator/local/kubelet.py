@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -241,7 +242,7 @@ class Kubelet:
         self._secret = secret
         self._pods: dict[str, LocalPod] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ordinal = os.getpid() % 200 * 50
+        self._ordinal = os.getpid() % 1250 * 50  # other runs on this machine begin elsewhere
 
     def pod(self, uid: str) -> LocalPod | None:
         """The running pod with this UID."""
@@ -274,14 +275,21 @@ class Kubelet:
         meta = pod["metadata"]
         folder = self._folder / meta["name"] / meta["uid"]
         folder.mkdir(parents=True, exist_ok=True)
-        self._ordinal += 1
-        local = LocalPod(self._client, pod, folder, address_of(self._ordinal))
+        local = LocalPod(self._client, pod, folder, self._free_address())
         self._pods[meta["uid"]] = local
         await self._bind(meta["namespace"], meta["name"])
         issue: IssueToken = lambda audience, seconds: self._issue(pod, audience, seconds)  # noqa: E731
         secrets = {n: await self._secret(meta["namespace"], n) for n in secret_names(pod)}
         plan = process(pod, folder, local.address, issue, secrets.get)
         await local.run(plan)
+
+    def _free_address(self) -> str:
+        while True:
+            self._ordinal += 1
+            address = address_of(self._ordinal)
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind((address, contract.AGENT_PORT))
+                return address
 
     async def _bind(self, namespace: str, name: str) -> None:
         bind = getattr(self._client, "bind", None)

@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -373,18 +374,21 @@ def _broken(error: BaseException | None) -> list[Action]:
 def store_port(address: str, generation: int) -> int:
     """A port for the store of this generation that nobody listens on now.
 
-    Each generation begins at its own place in the range, so that no port comes back soon.
+    Generations of a pod begin at different places of the range, so that no port comes back soon;
+    so do pods, which in local mode share one machine: between this look and the moment at which
+    torch listens lie the seconds in which it is imported.
 
     Raises:
         OSError: no port of the range is free.
     """
     first, last = STORE_PORTS
+    start = zlib.crc32(address.encode()) + generation * 7
     for offset in range(last - first):
-        port = first + (generation * 7 + offset) % (last - first)
+        port = first + (start + offset) % (last - first)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((address, port))
+                probe.bind(("", port))  # as torch does: on all addresses
             except OSError:
                 continue
             return port
