@@ -14,6 +14,8 @@ from typing import BinaryIO
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 2048
 _CHUNK = 64 * 1024
+_PART_OF_A_LINE_SECONDS = 1.0
+"""How long the beginning of a line waits for its end before it is shown."""
 _DRAIN_SECONDS = 2.0
 """How long the output of an ended worker is waited for: a process it left behind may hold it."""
 
@@ -66,7 +68,7 @@ class Worker:
         self, process: asyncio.subprocess.Process, output: BinaryIO, local_rank: int, prefix: str
     ) -> None:
         self._process = process
-        self._prefix = prefix.encode()
+        self._lines = Lines(prefix.encode())
         self._tail = b""
         self.local_rank = local_rank
         self._pump = asyncio.create_task(self._copy(output), name=f"output of {local_rank}")
@@ -133,23 +135,60 @@ class Worker:
         transport, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stream), output
         )
-        fresh = True
         try:
-            while chunk := await stream.read(_CHUNK):
-                self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
-                text, fresh = self._prefixed(chunk, fresh)
+            while not stream.at_eof():
+                text = await self._more(stream)
                 # In a thread: whoever reads our output may be slow, and heartbeats must go on.
                 await loop.run_in_executor(None, _write_all, text)
         finally:
             transport.close()
 
-    def _prefixed(self, chunk: bytes, fresh: bool) -> tuple[bytes, bool]:
-        if not self._prefix:
-            return chunk, True
-        ends = chunk.endswith(b"\n")
-        body = chunk[:-1] if ends else chunk
+    async def _more(self, stream: asyncio.StreamReader) -> bytes:
+        try:
+            patience = _PART_OF_A_LINE_SECONDS if self._lines.held else None
+            chunk = await asyncio.wait_for(stream.read(_CHUNK), patience)
+        except TimeoutError:
+            return self._lines.rest()
+        self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+        return self._lines.feed(chunk) if chunk else self._lines.rest()
+
+
+class Lines:
+    """Makes whole lines of chunks, so that those of several processes don't mix.
+
+    Args:
+        prefix: Put before each line; empty for output as it is.
+    """
+
+    def __init__(self, prefix: bytes) -> None:
+        self._prefix = prefix
+        self._fresh = True
+        self.held = b""
+        """The beginning of a line that has not ended yet."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The lines that are whole now; a carriage return (of a progress bar) ends one, too."""
+        data = self.held + chunk
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if not end and len(data) >= _CHUNK:
+            end = len(data)
+        self.held = data[end:]
+        return self._prefixed(data[:end])
+
+    def rest(self) -> bytes:
+        """What is held, though its line has not ended."""
+        data, self.held = self.held, b""
+        return self._prefixed(data)
+
+    def _prefixed(self, data: bytes) -> bytes:
+        if not (self._prefix and data):
+            return data
+        ends = data.endswith(b"\n")
+        body = data[:-1] if ends else data
         text = body.replace(b"\n", b"\n" + self._prefix)
-        return (self._prefix if fresh else b"") + text + (b"\n" if ends else b""), ends
+        first = self._prefix if self._fresh else b""
+        self._fresh = ends
+        return first + text + (b"\n" if ends else b"")
 
 
 def _write_all(data: bytes) -> None:
