@@ -16,6 +16,7 @@ from headway_api.trainingjob import (
     CheckpointStatus,
     Phase,
     ProgressStatus,
+    Restarts,
     TrainingJobStatus,
     WorkerCounts,
 )
@@ -26,8 +27,9 @@ from headway_operator.trainingjob.times import timestamp
 
 Difference = Literal["none", "soft", "urgent"]
 _TEXT = 4096
-_SOFT = ("workers", "ready", "progress", "checkpoint", "generation", "message", "reason")
-"""Fields that may be a few seconds behind."""
+_SOFT = ("workers", "ready", "progress", "checkpoint", "message", "reason")
+"""Fields that may be a few seconds behind. The lead's generation and session are not worth a write
+of their own: they go with the next one."""
 
 
 def finished(status: TrainingJobStatus) -> bool:
@@ -148,10 +150,10 @@ def difference(old: TrainingJobStatus, new: TrainingJobStatus) -> Difference:
         return "urgent"
     if any(getattr(old, name) != getattr(new, name) for name in _SOFT):
         return "soft"
-    before, after = old.restarts, new.restarts
-    if before is not None and after is not None:
-        # UIDs of pods that are gone leave the list with the next write, not with one of their own.
-        before = before.model_copy(update={"handled_pods": after.handled_pods})
+    before, after = old.restarts or Restarts(), new.restarts or Restarts()
+    # UIDs of pods that are gone leave the list with the next write, not with one of their own.
+    unhurried = {"handled_pods": after.handled_pods, "lead": after.lead}
+    before = before.model_copy(update=unhurried)
     return "none" if before == after and old.conditions == new.conditions else "soft"
 
 

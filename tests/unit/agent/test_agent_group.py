@@ -169,6 +169,17 @@ def test_a_worker_that_fails_while_the_group_is_taken_down_proves_nothing() -> N
     assert one.counted == 0
 
 
+def test_the_next_generation_is_higher_than_any_that_a_member_has_been_in() -> None:
+    """The operator may have forgotten the lead before us; who worked for it has not."""
+    one = group()
+    assert one.highest == 0
+    one.heard(6)
+    one.heard(2)
+    assert one.highest == 6
+    running(one, generation=7)
+    assert one.highest == 7
+
+
 def test_an_index_beyond_the_group_is_not_let_in() -> None:
     one = group()
     assert one.joined(7, "x", "y") == []

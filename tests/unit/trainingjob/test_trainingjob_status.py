@@ -150,6 +150,9 @@ RESTARTED = {"total": 1, "counted": 1, "handledPods": ["u"]}
         ({}, {"progress": {"step": 1}}, "soft"),
         ({}, {"message": "other"}, "soft"),
         ({}, {"restarts": {"total": 1}}, "soft"),
+        # Who leads, and how often it began, goes with the next write: a healthy job pays nothing.
+        ({}, {"generation": 1}, "none"),
+        ({}, {"restarts": {"lead": {"session": "s", "total": 0, "counted": 0}}}, "none"),
         # UIDs of pods that are gone leave with the next write, not with one of their own.
         ({"restarts": RESTARTED}, {"restarts": {"total": 1, "counted": 1}}, "none"),
     ],

@@ -85,6 +85,7 @@ class Group:
         policy: Failure policy of the job.
         counted_before: Restarts that counted before this lead's session.
         generation: The current or latest generation; 0 before the first.
+        highest: The highest generation that anybody has told of; the next one is higher.
         total: Restarts in place of this session.
         counted: Those of them that count.
         last: The latest of them.
@@ -101,7 +102,7 @@ class Group:
     state: State = State.GATHERING
     members: dict[int, Member] = field(default_factory=dict)
     leaving: set[int] = field(default_factory=set)
-    _uids: dict[int, str] = field(default_factory=dict)
+    highest: int = 0
     _lost_uids: set[str] = field(default_factory=set)
     _done: set[int] = field(default_factory=set)
     _saved: set[int] = field(default_factory=set)
@@ -109,6 +110,9 @@ class Group:
     _stepped: bool = False
     _quick: int = 0
     _pending: bool = False
+
+    def __post_init__(self) -> None:
+        self.heard(self.generation)
 
     @property
     def world_size(self) -> int:
@@ -121,6 +125,10 @@ class Group:
         return [i for i in range(self.replicas) if i not in self.members]
 
     # --- members ------------------------------------------------------------------------------
+
+    def heard(self, generation: int) -> None:
+        """A generation that there has been, whoever led it."""
+        self.highest = max(self.highest, generation)
 
     def joined(self, index: int, uid: str, address: str) -> list[Action]:
         """A pod's agent has connected."""
@@ -158,6 +166,7 @@ class Group:
     def began(self, generation: int, now: float) -> None:
         """The shell has ordered the start of this generation."""
         self.generation = generation
+        self.heard(generation)
         self.state, self._started_at = State.RUNNING, now
         self._stepped, self._pending = False, False
         self._done.clear()

@@ -69,6 +69,7 @@ class Lead:
         self._stop_deadline: float | None = None
         self._saved_at = time.monotonic()
         self._steady = False
+        self._led = False
         self.ended: Finish | None = None
 
     # --- the loop -----------------------------------------------------------------------------
@@ -122,14 +123,14 @@ class Lead:
         channel = Channel(reader, writer)
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                index, uid = await welcome(channel, self._key)
+                index, uid, generation = await welcome(channel, self._key)
         except (HandshakeFailed, TimeoutError) as error:
             log.warning("refused a connection: %s", error)
             await channel.close()
             return
         address = str(writer.get_extra_info("peername")[0])
         connection = _Connection(channel, uid, time.monotonic())
-        self._post(lambda: self._on_joined(index, connection, address))
+        self._post(lambda: self._on_joined(index, connection, address, generation))
         while (message := await channel.receive()) is not None:
             connection.heard = time.monotonic()
             if message["type"] != "beat":
@@ -137,7 +138,14 @@ class Lead:
         self._post(lambda: self._on_lost(index, connection))
         await channel.close()
 
-    def _on_joined(self, index: int, connection: _Connection, address: str) -> list[Action]:
+    def _on_joined(
+        self, index: int, connection: _Connection, address: str, generation: int
+    ) -> list[Action]:
+        if self._led and generation > self._group.generation:
+            return self._fenced(
+                f"worker {index} has been in generation {generation} of another lead"
+            )
+        self._group.heard(generation)
         older = self._connections.get(index)
         actions = self._on_lost(index, older) if older else []
         self._connections[index] = connection
@@ -311,7 +319,7 @@ class Lead:
             log.info("restarting in %g s", pause)
         await asyncio.sleep(pause)
         try:
-            generation = await self._committer.claim(self._group.generation)
+            generation = await self._committer.claim(self._group.highest)
         except Fenced as error:
             self._post(lambda e=error: self._fenced(str(e)))  # type: ignore[misc]
             return
@@ -319,12 +327,13 @@ class Lead:
 
     def _start(self, generation: int) -> list[Action]:
         group = self._group
-        if group.missing or group.leaving:
+        if group.missing or group.leaving or generation <= group.highest:
             return group.interrupted()
         self._agreement = Agreement(group.world_size)
         self._attached.clear()
         self._stop_deadline, self._steady = None, True
         self._saved_at = time.monotonic()
+        self._led = True
         group.began(generation, time.monotonic())
         self._reporter.began(generation)
         log.info("generation %d starts with %d ranks", generation, group.world_size)

@@ -98,7 +98,8 @@ class Member:
         channel = Channel(reader, writer)
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
-                await greet(channel, self._key, self._config.index, self._config.pod_uid)
+                here = self._config
+                await greet(channel, self._key, here.index, here.pod_uid, self.node.generation)
         except (HandshakeFailed, TimeoutError) as error:
             log.warning("no agreement with the lead at %s: %s", address, error)
             await channel.close()

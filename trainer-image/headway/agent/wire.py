@@ -66,8 +66,15 @@ def _proof(key: bytes, role: str, *parts: str) -> str:
     return hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
-async def greet(channel: Channel, key: bytes, index: int, uid: str) -> None:
+async def greet(channel: Channel, key: bytes, index: int, uid: str, generation: int) -> None:
     """Prove to the lead who we are, and check that it is the lead.
+
+    Args:
+        channel: to the lead.
+        key: of the job.
+        index: of this pod.
+        uid: of this pod.
+        generation: the latest that this pod has taken part in; 0 before the first.
 
     Raises:
         HandshakeFailed: the other side could not prove that it holds the key.
@@ -76,16 +83,17 @@ async def greet(channel: Channel, key: bytes, index: int, uid: str) -> None:
     if challenge is None or not isinstance(challenge.get("nonce"), str):
         raise HandshakeFailed("the lead closed the connection before it was greeted")
     theirs, ours = challenge["nonce"], secrets.token_hex(16)
-    proof = _proof(key, "member", theirs, ours, str(index), uid)
-    channel.send({"index": index, "uid": uid, "nonce": ours, "proof": proof})
+    proof = _proof(key, "member", theirs, ours, str(index), uid, str(generation))
+    said = {"index": index, "uid": uid, "generation": generation}
+    channel.send({**said, "nonce": ours, "proof": proof})
     answer = await channel.receive()
     expected = _proof(key, "lead", theirs, ours)
     if answer is None or not hmac.compare_digest(str(answer.get("proof")), expected):
         raise HandshakeFailed("the lead did not prove that it holds the job's key")
 
 
-async def welcome(channel: Channel, key: bytes) -> tuple[int, str]:
-    """The lead's side of `greet`; returns the member's index and pod UID.
+async def welcome(channel: Channel, key: bytes) -> tuple[int, str, int]:
+    """The lead's side of `greet`; returns the member's index, pod UID and latest generation.
 
     Raises:
         HandshakeFailed: the other side does not hold the key.
@@ -95,11 +103,14 @@ async def welcome(channel: Channel, key: bytes) -> tuple[int, str]:
     hello = await channel.receive()
     if hello is None:
         raise HandshakeFailed("closed before the handshake was done")
-    index, uid, theirs = hello.get("index"), hello.get("uid"), hello.get("nonce")
-    if not (isinstance(index, int) and isinstance(uid, str) and isinstance(theirs, str)):
+    index, generation = hello.get("index"), hello.get("generation")
+    uid, theirs = hello.get("uid"), hello.get("nonce")
+    if not (isinstance(index, int) and isinstance(generation, int)):
         raise HandshakeFailed("the greeting is not one of an agent")
-    expected = _proof(key, "member", ours, theirs, str(index), uid)
+    if not (isinstance(uid, str) and isinstance(theirs, str)):
+        raise HandshakeFailed("the greeting is not one of an agent")
+    expected = _proof(key, "member", ours, theirs, str(index), uid, str(generation))
     if not hmac.compare_digest(str(hello.get("proof")), expected):
         raise HandshakeFailed(f"worker {index} did not prove that it holds the job's key")
     channel.send({"proof": _proof(key, "lead", ours, theirs)})
-    return index, uid
+    return index, uid, generation
