@@ -121,16 +121,20 @@ def open_job(server: SeaweedServer, run: subprocess.Popen[str]) -> Store | None:
         if state.exists() and found:
             uid = job_uid(state)
             if uid:
-                uri = f"s3://{BUCKET}/jobs/digits-{uid[:8]}"
-                return open_store(
-                    uri,
-                    endpoint=server.endpoint,
-                    region="us-east-1",
-                    access_key=server.access_key,
-                    secret_key=server.secret_key,
-                )
+                return job_store(server, uid)
         time.sleep(0.1)
     return None
+
+
+def job_store(server: SeaweedServer, uid: str) -> Store:
+    """The root in storage of the job with this UID."""
+    return open_store(
+        f"s3://{BUCKET}/jobs/digits-{uid[:8]}",
+        endpoint=server.endpoint,
+        region="us-east-1",
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+    )
 
 
 def job_uid(state: Path) -> str | None:
@@ -232,14 +236,7 @@ def demo() -> int:
         killer.join(10)
         job = json.loads(text) if text.strip() else {}
         rows = findings(job, kills)
-        root = open_store(
-            f"s3://{BUCKET}/jobs/digits-{job['metadata']['uid'][:8]}",
-            endpoint=server.endpoint,
-            region="us-east-1",
-            access_key=server.access_key,
-            secret_key=server.secret_key,
-        )
-        points = read_history(root)
+        points = read_history(job_store(server, job["metadata"]["uid"]))
     picture = OUTPUT / "curve.png"
     if points and kills:
         draw(points, kills[0].after_step, picture)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from headway_api import contract
+from headway_operator.trainingjob.quantity import whole_bytes
 
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 _ANNOTATION = re.compile(r"metadata\.annotations\['(.+)'\]")
 _OURS = ("/var/run/secrets/", "/headway/")
 """Where our own volumes are mounted that variables point to."""
-_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9}
 AGENT = (sys.executable, "-m", "headway.agent")
 
 IssueToken = Callable[[str, int], str]
@@ -42,11 +42,15 @@ class Process:
 
 
 def quantity(text: str | int) -> int:
-    """Bytes of a memory quantity such as `512Mi`."""
-    match = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(text))
-    if match is None or (match[2] and match[2] not in _UNITS):
-        raise ValueError(f"not a memory quantity: {text!r}")
-    return int(float(match[1]) * _UNITS.get(match[2], 1))
+    """Bytes of a memory quantity such as `512Mi`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return whole_bytes(text)
+    except (ArithmeticError, KeyError):
+        raise ValueError(f"not a memory quantity: {text!r}") from None
 
 
 def secret_names(pod: Mapping[str, Any]) -> set[str]:

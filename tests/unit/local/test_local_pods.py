@@ -16,7 +16,8 @@ from headway_operator.local.podspec import process, quantity
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("512Mi", 512 << 20), ("1.5Gi", 3 << 29), ("2G", 2 * 10**9), (100, 100)]
+    ("text", "size"),
+    [("512Mi", 512 << 20), ("1.5Gi", 3 << 29), ("2G", 2 * 10**9), (100, 100), ("1e9", 10**9)],
 )
 def test_memory_quantities(text: str | int, size: int) -> None:
     assert quantity(text) == size

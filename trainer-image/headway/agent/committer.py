@@ -101,7 +101,8 @@ class Committer:
                 generation = marker.generation + 1
             chosen = generation
             await self._patiently(lambda: fence.claim(store, chosen, self._holder))
-            await self._remember_best(store)
+            if first:
+                await self._remember_best(store)
         self._generation = generation
         return generation
 
@@ -182,7 +183,7 @@ class Committer:
     async def _remember_best(self, store: Store) -> None:
         """An earlier lead may have committed a better one than this ever will."""
         best = self._keep_best()
-        if best is None or self._best_so_far is not None:
+        if best is None:
             return
         info = await self._patiently(lambda: retention.best_commit(store, best))
         if info is not None:
