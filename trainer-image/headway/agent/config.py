@@ -39,6 +39,7 @@ class PodConfig:
         grace_seconds: Time between SIGTERM and SIGKILL.
         termination_log: File for the agent's last words.
         scratch: Writable folder in memory.
+        preload: Modules to import once, before worker processes are forked.
     """
 
     job: str
@@ -61,6 +62,7 @@ class PodConfig:
     grace_seconds: int
     termination_log: Path
     scratch: Path
+    preload: Sequence[str] = ()
 
     @property
     def leads(self) -> bool:
@@ -106,6 +108,7 @@ class PodConfig:
                     env.get(contract.ENV_TERMINATION_LOG, contract.TERMINATION_LOG)
                 ),
                 scratch=Path(env.get(contract.ENV_SCRATCH, contract.TMP_DIR)),
+                preload=tuple(filter(None, env.get(contract.ENV_PRELOAD, "").split(","))),
             )
         except ValueError as error:
             raise ConfigError(f"the pod's environment does not fit the contract: {error}") from None

@@ -53,15 +53,20 @@ class Endpoint:
         answer = await self._until_answered("POST", "/join", json=body)
         return JoinResponse.model_validate(answer)
 
-    async def peers(self, after: str, wait: float) -> PeersResponse | None:
+    async def peers(self, after: str, wait: float, silent: str = "") -> PeersResponse | None:
         """The pods of the group as soon as they differ from version `after`.
+
+        Args:
+            after: the version that is known.
+            wait: how long to wait for another, in seconds.
+            silent: UID of the lead, if we hear nothing from it: the operator replaces its pod if
+                this is said for some seconds, and the lead says nothing to the operator either.
 
         Returns None when they did not within `wait` seconds, or the endpoint did not answer.
         """
+        params = {"after": after, "timeout": f"{wait:g}"} | ({"silent": silent} if silent else {})
         try:
-            answer = await self._ask(
-                "GET", "/peers", params={"after": after, "timeout": f"{wait:g}"}
-            )
+            answer = await self._ask("GET", "/peers", params=params)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.debug("no news of the peers: %s", error)
             await asyncio.sleep(min(wait, _LONGEST_PAUSE / 10))

@@ -52,6 +52,7 @@ class Member:
 
     async def run(self) -> int:
         """Take part until the group ends; returns the pod's exit code."""
+        self._spawn(self.node.launcher.warm_up())
         work = asyncio.ensure_future(self._take_part())
         try:
             watched: set[asyncio.Future[Any]] = {work, self._broken}
@@ -62,6 +63,7 @@ class Member:
         finally:
             work.cancel()
             self._broken.cancel()
+            await self.node.launcher.stop()
 
     async def _take_part(self) -> int:
         while True:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from headway.agent import oom, orphans
 from headway.agent.config import PodConfig
+from headway.agent.launcher import Launcher
 from headway.agent.wire import Message
 from headway.agent.worker_link import WorkerLink
 from headway.agent.workers import Exit, Worker
@@ -21,16 +21,9 @@ Say = Callable[[Message], None]
 """Sends a message to the lead."""
 
 
-def worker_env(
-    base: Mapping[str, str], config: PodConfig, start: Message, local_rank: int, socket: Path
-) -> dict[str, str]:
-    """Environment of one worker process: the pod's own, torch's variables and ours.
-
-    `TORCHELASTIC_*` variables are left out: with them torch takes a store of ours for torchrun's
-    own and waits for it for half an hour (pytorch/pytorch#191957).
-    """
-    env = {k: v for k, v in base.items() if not k.startswith("TORCHELASTIC_")}
-    env |= {
+def rank_env(config: PodConfig, start: Message, local_rank: int, socket: Path) -> dict[str, str]:
+    """What is special about one worker process's environment: torch's variables and ours."""
+    return {
         "RANK": str(config.index * config.processes + local_rank),
         "WORLD_SIZE": str(start["world_size"]),
         "LOCAL_RANK": str(local_rank),
@@ -40,12 +33,7 @@ def worker_env(
         "MASTER_PORT": str(start["master_port"]),
         contract.ENV_GENERATION: str(start["generation"]),
         contract.ENV_AGENT_SOCKET: str(socket),
-        "PYTHONUNBUFFERED": "1",
     }
-    # As torchrun does: several processes that each take all cores only hinder each other.
-    if config.processes > 1:
-        env.setdefault("OMP_NUM_THREADS", "1")
-    return env
 
 
 class Node:
@@ -58,6 +46,9 @@ class Node:
         self._watchers: set[asyncio.Task[None]] = set()
         self._link: WorkerLink | None = None
         self._ooms = oom.kills()
+        self._starting: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Lock()
+        self.launcher = Launcher(config)
         self.generation = 0
 
     async def start(self, order: Message) -> None:
@@ -67,13 +58,19 @@ class Node:
             return
         await self.stop()
         self.generation = generation
+        self._starting = asyncio.create_task(self._start(generation, order))
+        await asyncio.wait({self._starting})
+        if not self._starting.cancelled():
+            self._starting.result()
+
+    async def _start(self, generation: int, order: Message) -> None:
         self._link = WorkerLink(self._config.scratch, generation, self._relay)
         await self._link.open()
         for local_rank in range(self._config.processes):
-            env = worker_env(os.environ, self._config, order, local_rank, self._link.path)
+            env = rank_env(self._config, order, local_rank, self._link.path)
             prefix = f"[{env['RANK']}] " if self._config.processes > 1 else ""
             try:
-                worker = await Worker.start(self._config.command, env, local_rank, prefix)
+                worker = await self.launcher.start(env, local_rank, prefix)
             except OSError as error:
                 message = f"{self._config.command[0]}: {error.strerror}"
                 # No restart makes a command appear: this exit code ends the job.
@@ -86,11 +83,19 @@ class Node:
 
     async def stop(self) -> None:
         """Kill the workers and what they have started, and wait until they are gone."""
+        async with self._stopping:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+            self._starting = None
         for worker in self._workers:
             worker.signal(signal.SIGKILL)
         if self._watchers:
             await asyncio.wait(set(self._watchers))
-        await asyncio.to_thread(orphans.kill)
+        await asyncio.to_thread(orphans.kill, self.launcher.pids)
         self._workers.clear()
         if self._link is not None:
             await self._link.close()

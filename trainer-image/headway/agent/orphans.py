@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -41,12 +41,16 @@ async def reaped() -> AsyncIterator[None]:
         task.cancel()
 
 
-def kill() -> None:
-    """Kill every descendant: what workers have left behind would hold ports, memory and GPUs."""
+def kill(spare: Collection[int] = ()) -> None:
+    """Kill every descendant: what workers have left behind would hold ports, memory and GPUs.
+
+    Args:
+        spare: Processes of our own that go on; their children do not.
+    """
     # A process that is being killed may just have started another: look until none is left.
     for _ in range(_ROUNDS if sys.platform == "linux" else 0):
         parents = _parents()
-        doomed = _descendants(os.getpid(), parents)
+        doomed = _descendants(os.getpid(), parents) - set(spare)
         if not doomed:
             return
         for pid in doomed:

@@ -16,12 +16,22 @@ from headway.agent.faults import utc
 from headway.agent.wire import Message
 from headway.checkpoint.errors import StoreError
 from headway.tracking.history import HistoryWriter, Point
-from headway_api.messages import CheckpointReport, EventReport, ProgressReport, RestartReport
+from headway_api.messages import (
+    CheckpointReport,
+    EventReport,
+    ProgressReport,
+    RestartReport,
+    SilentPeer,
+)
 
 log = logging.getLogger(__name__)
 _SOONEST_SECONDS = 1.0
 _LATEST_SECONDS = 10.0
 _EVENTS_KEPT = 8
+_SILENT = 256
+"""Silent peers told at once: a report has to fit the endpoint's 64 KiB."""
+_FALLBACK = 400
+"""Characters, so that the final report fits a termination log."""
 _METRICS = 64
 """Entries that the status has room for (`TrainingJobStatus.progress.metrics`)."""
 _RATE_WEIGHT = 0.2
@@ -119,15 +129,38 @@ class Reporter:
             updated_at=utc(time.time()),
         )
 
+    def lost(self, index: int, uid: str) -> None:
+        """A peer has been silent for too long: the operator is told until it is `found`."""
+        known = [peer for peer in self.report.silent if peer.index != index]
+        peer = SilentPeer(index=index, uid=uid, since=utc(time.time()))
+        self._update(silent=[*known, peer][-_SILENT:])
+        self._urgent.set()
+
+    def found(self, index: int) -> None:
+        """The pod of this index is heard of (again)."""
+        known = [peer for peer in self.report.silent if peer.index != index]
+        if known != self.report.silent:
+            self._update(silent=known)
+            self._urgent.set()
+
+    def skipped(self) -> None:
+        """A save was due and found no free slot."""
+        self._update(saves_skipped=self.report.saves_skipped + 1)
+
     def restored(self, message: Message) -> None:
         """Rank 0 has restored a checkpoint."""
-        self._update(resumed_from_step=int(message["step"]))
-        for skipped in message.get("fallbacks", []):
+        fallbacks = [str(skipped) for skipped in message.get("fallbacks", [])]
+        self._update(
+            resumed_from_step=int(message["step"]),
+            restored_from=message.get("source"),
+            fallback="; ".join(fallbacks)[:_FALLBACK] or None,
+        )
+        for skipped in fallbacks:
             self.event("CheckpointFallback", f"skipped a bad checkpoint: {skipped}")
         self._urgent.set()
 
-    def committed(self, committed: Committed) -> None:
-        """A checkpoint exists."""
+    def committed(self, committed: Committed, seconds: float | None = None) -> None:
+        """A checkpoint exists; `seconds` after its step."""
         best = committed.best
         told = {}
         if best is not None:
@@ -142,6 +175,7 @@ class Reporter:
                 step=committed.step,
                 uri=committed.uri,
                 time=committed.time,
+                seconds=seconds,
                 metrics=reported(committed.metrics),
                 **told,
             )
@@ -161,10 +195,12 @@ class Reporter:
         sent: ProgressReport | None = None
         while True:
             self._urgent.clear()
-            if self.report != sent:
+            if self.report != sent or self.report.silent:
                 report = self.report
                 sent = report if await endpoint.report(report) else None
             await asyncio.sleep(_SOONEST_SECONDS)
+            if self.report.silent:  # its word counts for as long as it is repeated
+                continue
             # Jitter: thousands of jobs must not report in the same moment.
             wait = (_LATEST_SECONDS - _SOONEST_SECONDS) * random.uniform(0.8, 1.0)  # noqa: S311
             try:

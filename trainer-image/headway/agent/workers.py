@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 2048
@@ -61,12 +62,47 @@ def _prepare() -> None:
         _die_with_parent()
 
 
+class Process(Protocol):
+    """A child, or a child's child, whose end can be waited for."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    async def wait(self) -> int:
+        """Exit code, or the negative number of the signal that ended it."""
+
+
+Start = Callable[[int], Coroutine[Any, Any, Process]]
+"""Starts a process that writes its output to the given descriptor."""
+
+
+async def execute(command: Sequence[str], env: Mapping[str, str], output: int) -> Process:
+    """Start a process by exec.
+
+    Args:
+        command: Program and arguments.
+        env: Whole environment of the process.
+        output: Descriptor for its output and errors.
+
+    Raises:
+        OSError: the command can't be started (not found, not executable).
+    """
+    return await asyncio.create_subprocess_exec(
+        *command,
+        env=dict(env),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=_prepare,
+    )
+
+
 class Worker:
     """One worker process, leader of its own process group."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, output: BinaryIO, local_rank: int, prefix: str
-    ) -> None:
+    def __init__(self, process: Process, output: BinaryIO, local_rank: int, prefix: str) -> None:
         self._process = process
         self._lines = Lines(prefix.encode())
         self._tail = b""
@@ -74,14 +110,11 @@ class Worker:
         self._pump = asyncio.create_task(self._copy(output), name=f"output of {local_rank}")
 
     @classmethod
-    async def start(
-        cls, command: Sequence[str], env: Mapping[str, str], local_rank: int, prefix: str
-    ) -> Worker:
+    async def start(cls, start: Start, local_rank: int, prefix: str) -> Worker:
         """Start the process.
 
         Args:
-            command: Program and arguments.
-            env: Whole environment of the process.
+            start: How.
             local_rank: Which of the pod's workers it is.
             prefix: Put before each line of its output; empty for output as it is.
 
@@ -92,16 +125,8 @@ class Worker:
         # also wait for every process it leaves behind that has inherited its output.
         reading, writing = os.pipe()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                env=dict(env),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=writing,
-                stderr=writing,
-                start_new_session=True,
-                preexec_fn=_prepare,
-            )
-        except OSError:
+            process = await start(writing)
+        except BaseException:
             os.close(reading)
             raise
         finally:
@@ -124,10 +149,10 @@ class Worker:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker and everything that it started."""
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return
+        # A process that was forked a moment ago may not lead its group yet.
+        for kill in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(self.pid, number)
 
     async def _copy(self, output: BinaryIO) -> None:
         loop = asyncio.get_running_loop()
