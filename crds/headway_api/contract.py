@@ -114,6 +114,8 @@ TERMINATION_LOG = "/dev/termination-log"
 
 AGENT_PORT = 29390
 """The lead's agent listens here for the other agents."""
+STATE_PORT = 29391
+"""Every agent gives other agents of its job checkpoints from its memory here."""
 STORE_PORTS = (20000, 28000)
 """TCPStore of generation g: a port of this range that no earlier generation used. Below the
 kernel's ephemeral range, so that no outgoing connection takes it."""

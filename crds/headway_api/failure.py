@@ -19,6 +19,10 @@ INFRASTRUCTURE = frozenset(
 )
 """Reasons that are nobody's fault: restarts for them don't count unless a rule says so."""
 
+HUNG = "Hung"
+"""Reason of a restart in place after workers made no step for `progressDeadlineSeconds`. It counts
+like a crash: a program that hangs each time has to fail some day."""
+
 NEVER_HEALS = frozenset({ExitCode.CONFIG, ExitCode.BUDGET})
 """Exit codes of the agent after which a restart would only fail again."""
 

@@ -57,7 +57,7 @@ class RestartReport(StatusModel):
     time: str
     """RFC 3339."""
     reason: str
-    """`Error`, `OOMKilled`, `Signal`, `PeerLost`, …"""
+    """`Error`, `OOMKilled`, `Signal`, `Hung`, `PeerLost`, …"""
     worker: int | None = None
     """Index of the worker pod."""
     rank: int | None = None
@@ -76,11 +76,24 @@ class CheckpointReport(StatusModel):
     step: int
     uri: str
     time: str
+    seconds: float | None = None
+    """What it took, from the step's end until it was committed."""
     metrics: dict[str, str] = Field(default_factory=dict)
     best_step: int | None = None
     best_uri: str | None = None
     best_metric: str | None = None
     best_value: str | None = None
+
+
+class SilentPeer(StatusModel):
+    """A pod from which the lead heard nothing for so long that it gave the connection up."""
+
+    index: int
+    """Stable node rank."""
+    uid: str
+    """UID of the pod."""
+    since: str
+    """RFC 3339, by the lead's clock: for people."""
 
 
 class EventReport(StatusModel):
@@ -111,7 +124,16 @@ class ProgressReport(StatusModel):
     metrics: dict[str, str] = Field(default_factory=dict)
     updated_at: str | None = None
     checkpoint: CheckpointReport | None = None
+    saves_skipped: int = 0
+    """Saves of this session that were due and found no free slot."""
     resumed_from_step: int | None = None
+    restored_from: str | None = None
+    """Where that state came from: `Memory`, `Peer` or `Storage`."""
+    fallback: str | None = None
+    """Why newer checkpoints were passed over in that restore; None for a clean one."""
+    silent: list[SilentPeer] = Field(default_factory=list)
+    """Peers that are silent now. Said again every second for as long as it lasts: each report is
+    evidence of its own, and the operator may have been started anew."""
     restarts_total: int = 0
     """Restarts in place of this session."""
     restarts_counted: int = 0

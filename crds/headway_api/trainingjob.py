@@ -32,6 +32,16 @@ Command = Annotated[
     ListType("atomic"),
     Field(min_length=1, max_length=256),
 ]
+Modules = Annotated[
+    list[
+        Annotated[
+            str,
+            Field(max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"),
+        ]
+    ],
+    ListType("atomic"),
+    Field(min_length=1, max_length=64),
+]
 Parameters = Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=128)]
 Uri = Annotated[
     str,
@@ -161,7 +171,7 @@ class FailureRule(ApiModel):
         ]
         | None
     ) = None
-    """Reasons such as `OOMKilled`, `Evicted`, `NodeLost`, `PodDeleted`, `Error`."""
+    """Reasons such as `OOMKilled`, `Evicted`, `NodeLost`, `PodDeleted`, `Hung`, `Error`."""
 
     cel: ClassVar = (
         Rule(
@@ -176,6 +186,10 @@ class FailurePolicy(ApiModel):
 
     max_restarts: Annotated[int, Field(ge=0, le=10000)] = 10
     """Restarts that count before the job fails. The count is kept in the job's status."""
+    progress_deadline_seconds: Annotated[int, Field(ge=10, le=31536000)] = 1800
+    """Workers of a script that reports steps, and makes none for so many seconds, are taken for
+    hung: their stacks go to the log and the group restarts, with reason `Hung`. Longer than the
+    longest pause between two steps: an evaluation, a compilation."""
     rules: Annotated[list[FailureRule], ListType("map", ("name",)), Field(max_length=32)] | None = (
         None
     )
@@ -221,6 +235,10 @@ class RuntimeSpec(ApiModel):
     parameters: Parameters | None = None
     """Parameters of the run: HEADWAY_PARAM_<NAME> in the environment, `${params.<name>}` in
     the command."""
+    preload: Modules | None = None
+    """Modules that the pod imports once, before worker processes are forked from it, so that
+    restarts don't import them again, e.g. `[transformers]`. For a script that uses torch, torch is
+    among them anyway."""
     gpu: Gpu | None = None
     """GPUs of each pod; none when unset."""
     pod: PodOptions | None = None
@@ -345,7 +363,7 @@ class LastRestart(StatusModel):
     time: Timestamp
     """When the restart was decided."""
     reason: ShortText
-    """`Error`, `OOMKilled`, `Evicted`, `NodeLost`, `PodDeleted`, `Preempted`, …"""
+    """`Error`, `OOMKilled`, `Hung`, `Evicted`, `NodeLost`, `PodDeleted`, `Preempted`, …"""
     worker: int | None = None
     """Index of the worker pod."""
     rank: int | None = None
@@ -369,6 +387,15 @@ class LeadRestarts(StatusModel):
     """Those of them that are part of `restarts.counted`."""
 
 
+class SilentNode(StatusModel):
+    """A node on which a pod fell silent, before Kubernetes found anything wrong with it."""
+
+    name: Annotated[str, Field(max_length=253)]
+    """Its name."""
+    time: Timestamp
+    """When the pod was given up."""
+
+
 class Restarts(StatusModel):
     """Restarts of the group so far. Kept here, so that deleting pods never resets them."""
 
@@ -387,6 +414,11 @@ class Restarts(StatusModel):
         | None
     ) = None
     """UIDs of lost pods that are already part of the counts and still exist."""
+    silent_nodes: Annotated[list[SilentNode], ListType("atomic"), Field(max_length=64)] | None = (
+        None
+    )
+    """Nodes that pods made within the next minute keep away from: by then Kubernetes itself has
+    noticed, or the node is well."""
 
 
 class ProgressStatus(StatusModel):
@@ -430,8 +462,19 @@ class CheckpointStatus(StatusModel):
     """Where it is."""
     time: Timestamp | None = None
     """When it was committed."""
+    seconds: int | None = None
+    """Seconds from the step's end until it was committed, rounded up. Pods get three times as
+    long to save their state on SIGTERM, unless `pod.terminationGracePeriodSeconds` is set."""
+    skipped: int | None = None
+    """Saves that were due and left out since the lead's pod began, because the ones before were
+    still being uploaded."""
     resumed_from_step: int | None = None
     """Step from which the current generation went on."""
+    restored_from: Annotated[str, Field(max_length=64)] | None = None
+    """Where that state came from: `Memory` (of the pods themselves), `Peer` (of another pod) or
+    `Storage`."""
+    fallback: Annotated[str, Field(max_length=1024)] | None = None
+    """Why newer checkpoints were passed over then; empty when the newest one was good."""
     best: BestCheckpoint | None = None
     """The best by metric."""
 

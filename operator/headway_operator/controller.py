@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -24,6 +24,7 @@ from headway_operator.cluster.client import (
 )
 from headway_operator.metrics import Metrics
 from headway_operator.settings import Settings
+from headway_operator.silence import Silences
 from headway_operator.trainingjob.plan import Plan
 from headway_operator.trainingjob.reconcile import reconcile
 from headway_operator.trainingjob.view import Job, Obstacle, View, parse_job
@@ -92,6 +93,7 @@ class Controller:
         self._failures: dict[JobKey, int] = {}
         self._refusals: dict[JobKey, _Refusal] = {}
         self._progress: dict[JobKey, tuple[str, ProgressReport]] = {}
+        self._silences = Silences()
         self._phases: dict[JobKey, str] = {}
 
     # --- what happens outside ------------------------------------------------------------------
@@ -125,6 +127,31 @@ class Controller:
             self._queue.add_later(key, left)
         return True
 
+    def heard(self, key: JobKey, uid: str, silent: Collection[str] | None = None) -> None:
+        """Take note that a pod of a job speaks.
+
+        Who calls this has checked that the speaker is a pod of the job, and may say so of these.
+
+        Args:
+            key: the job.
+            uid: the pod that speaks.
+            silent: UIDs of all pods of the job that it says it hears nothing of; None where it
+                said nothing about that.
+        """
+        now = asyncio.get_running_loop().time()
+        if silent is None:
+            self._silences.spoke(key, uid, now)
+            return
+        self._silences.said(key, uid, silent, now)
+        if silent:
+            self._metrics.silence_reports.inc()
+            if self._silent(key):
+                self.wake(key)
+
+    def _silent(self, key: JobKey) -> frozenset[str]:
+        now = asyncio.get_running_loop().time()
+        return self._silences.lasting(key, self._settings.silence_seconds, now)
+
     def latest_progress(self, key: JobKey) -> ProgressReport | None:
         """The latest report of a job, if there was one since the operator started."""
         item, known = self._cache.job(key), self._progress.get(key)
@@ -150,6 +177,7 @@ class Controller:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        self._silences = Silences(asyncio.get_running_loop().time())
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._settings.workers):
@@ -257,6 +285,7 @@ class Controller:
             runtime=self._runtime(job),
             progress=self.latest_progress(key),
             lost_nodes=self._cache.lost_nodes(pods),
+            silent=self._silent(key),
             obstacle=self._obstacle(key, job.generation),
             settings=self._settings,
         )
@@ -309,6 +338,7 @@ class Controller:
         self._failures.pop(key, None)
         self._refusals.pop(key, None)
         self._progress.pop(key, None)
+        self._silences.forget(key)
 
 
 def _tells_news(known: ProgressReport, report: ProgressReport) -> bool:

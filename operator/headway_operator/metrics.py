@@ -35,6 +35,11 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.silence_reports = Counter(
+            "headway_silence_reports",
+            "Times that an agent said it hears nothing of a peer.",
+            registry=registry,
+        )
         self.progress_reports = Counter(
             "headway_progress_reports", "Progress reports taken.", registry=registry
         )

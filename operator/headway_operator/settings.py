@@ -41,6 +41,11 @@ class Settings:
     overdue_seconds: float = 30.0
     """How long after its deletion timestamp a pod is force-deleted. Its node had the whole grace
     period and did not answer: waiting longer only keeps the name taken."""
+    silence_seconds: float = 4.0
+    """How long agents have to go on saying that they hear nothing of a peer, which itself says
+    nothing to the endpoint either, until its pod is replaced. They begin after 5 s of silence. A
+    pod that lives and only lost sight of its lead speaks up in this time: first it ends its
+    workers, which takes a second or two."""
     progress_seconds: float = 10.0
     """Least time between two status writes of one job that tell of progress only. People don't
     read faster, and every write costs the API server the same."""

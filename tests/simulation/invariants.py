@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from world import EPOCH, Truth
+from world import EPOCH, Silence, Truth, excluded
 
 from headway_api.contract import LABEL_ATTEMPT, LABEL_INDEX
 from headway_operator.cluster.client import NODE, POD, NotFound, Object, Resource
@@ -16,6 +16,10 @@ from headway_operator.settings import Settings
 from headway_operator.trainingjob.view import controller_uid
 
 TERMINAL = ("Succeeded", "Failed")
+SETTLED = timedelta(seconds=29)
+"""Age of a pod that can be lost by its peers' word, less what timestamps are rounded by."""
+KEEP_OFF = timedelta(seconds=55)
+"""How long a silent node is shunned, less the time that a decision takes to be carried out."""
 OVERDUE = timedelta(seconds=Settings().overdue_seconds)
 
 
@@ -29,6 +33,11 @@ class CheckedCluster(MemoryCluster):
         self._last: dict[str, dict[str, Any]] = {}
         self._back: dict[str, datetime] = {}
         self._late = False
+        self._given_up: dict[str, tuple[datetime, str, str]] = {}
+        self.silences: dict[str, Silence] = {}
+        """The truth about pods that their peers don't hear."""
+        self.spoke: dict[str, float] = {}
+        """When pods last told the operator of such peers of theirs."""
         self.broken: list[str] = []
         """What did not hold; the operator can't swallow it."""
 
@@ -37,6 +46,7 @@ class CheckedCluster(MemoryCluster):
         if resource == POD:
             with self._noting():
                 await self._check_indices(controller_uid(made))
+                self._check_place(made)
         return made
 
     async def patch(
@@ -106,7 +116,30 @@ class CheckedCluster(MemoryCluster):
         ready = (await self.get(NODE, None, node))["status"]["conditions"][0]["status"]
         # A node may have come back a moment ago, which the operator could not know yet.
         lately = self._back.get(node, EPOCH) > self._now() - timedelta(seconds=60)
-        assert ready == "Unknown" or lately, f"{name} was deleted by force"
+        if ready == "Unknown" or lately:
+            return
+        self._check_silence(pod)
+        attempt = pod["metadata"]["labels"][LABEL_ATTEMPT]
+        self._given_up[name] = (self._now(), node, attempt)
+
+    def _check_silence(self, pod: Object) -> None:
+        """Only who spoke neither to its peers nor to the operator is lost by the word of others."""
+        name, now = pod["metadata"]["name"], (self._now() - EPOCH).total_seconds()
+        silence = self.silences.get(pod["metadata"]["uid"])
+        assert silence is not None, f"{name} was deleted by force"
+        assert silence.total, f"{name} was deleted by force, though it spoke to the operator"
+        # It may be heard of again just then, or while the operator that decided so was dead.
+        assert silence.since + 5 <= now <= silence.until + 75, f"{name} was not silent for long"
+        assert self.spoke.get(pod["metadata"]["uid"], 0) + 9 <= now, f"{name} has just spoken"
+        age = self._now() - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+        assert age >= SETTLED, f"{name} was replaced twice in a row"
+
+    def _check_place(self, pod: Object) -> None:
+        """The successor of a silent pod keeps away from its node, whoever makes it."""
+        name, attempt = pod["metadata"]["name"], pod["metadata"]["labels"][LABEL_ATTEMPT]
+        time, node, before = self._given_up.pop(name, (EPOCH, "", ""))
+        if attempt == before and self._now() < time + KEEP_OFF and not self._late:
+            assert node in excluded(pod), f"{name} may come back to {node}"
 
     def _check_job(self, job: Object) -> None:
         uid, status = job["metadata"]["uid"], job.get("status") or {}
@@ -132,6 +165,11 @@ class CheckedCluster(MemoryCluster):
     def _check_counts(self, uid: str, before: dict[str, Any], after: dict[str, Any]) -> None:
         truth = self._truths.get(uid)
         total, counted = after.get("total", 0), after.get("counted", 0)
+        for given_up in {*after.get("handledPods", ())} - {*before.get("handledPods", ())}:
+            silence = self.silences.get(given_up)
+            if truth is not None and silence is not None and silence.kind == "isolation":
+                # Whether it lasts long enough is left to chance and faults: nothing else ends it.
+                truth.restarts += after["last"]["reason"] == "NodeLost"
         assert total >= before.get("total", 0), "restarts.total went back"
         assert counted >= before.get("counted", 0), "restarts.counted went back"
         assert counted <= total

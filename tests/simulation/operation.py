@@ -31,6 +31,7 @@ class Operator:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.client = client
+        self.ready = False
         self.cache = Cache()
         self.controller = Controller(client, self.cache, settings, clock=clock, rng=rng)
         timing = Timing(clock=loop.time, sleep=asyncio.sleep, jitter=rng.random)
@@ -50,6 +51,7 @@ class Operator:
     async def _run(self) -> None:
         for reflector in self._reflectors:
             await reflector.synced.wait()
+        self.ready = True
         await self.controller.run()
 
     async def stop(self) -> None:

@@ -38,6 +38,7 @@ class Simulation:
         self.truths: dict[str, Truth] = {}
         self.cluster = CheckedCluster(clock, self.truths)
         self.world = World(self.cluster, self.rng, self.log, truths=self.truths)
+        self.cluster.silences, self.cluster.spoke = self.world.silences, self.world.spoke
         self.operator: Operator | None = None
         self.starts_at = 0.0
         self.operator_since = 0.0
@@ -78,6 +79,7 @@ class Simulation:
         await asyncio.sleep(seconds)
         await self.world.step(seconds)
         self.report_progress()
+        self.report_silence()
         await self.keep_operator()
         assert not self.cluster.broken, self.cluster.broken[0]
         assert not self.bugs, self.bugs[0]
@@ -134,6 +136,17 @@ class Simulation:
             pods = [pod for pod in self.operator.cache.pods(key) if pod.owner == owner]
             if any(pod.uid == uid and pod.index == 0 for pod in pods):
                 self.operator.controller.record_progress(key, report)
+
+    def report_silence(self) -> None:
+        """Agents tell the endpoint whom they don't hear; it lets only pods of now speak."""
+        if self.operator is None or not self.operator.ready:
+            return
+        for process, unheard in self.world.words():
+            key = (NAMESPACE, self.truths[process.job].name)
+            known = {pod.uid for pod in self.operator.cache.pods(key) if pod.owner == process.job}
+            if process.uid in known:
+                self.log(f"agents: {process.pod} hears nothing of {unheard}")
+                self.operator.controller.heard(key, process.uid, known.intersection(unheard))
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -224,6 +237,7 @@ async def exact_history(simulation: Simulation) -> None:
     simulation.faults = random_faults(rng)
     await simulation.world.add_machines(3)
     kinds = ["crash", "crash", "oom", "in place", "evict", "hang", "kill"]
+    kinds += ["isolation", "partition"]
     for number in range(rng.randint(1, 2)):
         work = rng.uniform(5, 40)
         script = random_script(rng, work, [*kinds, "config"] if rng.random() < 0.1 else kinds, 5)
@@ -241,6 +255,7 @@ async def wild_history(simulation: Simulation) -> None:
     simulation.world.junk = rng.choice([0.0, 0.3])
     await simulation.world.add_machines(3)
     kinds = ["crash", "oom", "in place", "evict", "hang", "kill", "power cut"]
+    kinds += ["isolation", "partition"]
     for number in range(rng.randint(1, 3)):
         work = rng.uniform(5, 60)
         truth = Truth(f"job{number}", "", work, random_script(rng, work, kinds, 4), 8)

@@ -20,6 +20,8 @@ SCRIPTS: dict[str, list[Trouble]] = {
     "budget": [Trouble(2, "crash", 1), Trouble(4, "crash", 1), Trouble(6, "crash", 1)],
     "pod hangs": [Trouble(3, "hang", 1)],
     "node": [Trouble(3, "power cut", 1)],
+    "isolated": [Trouble(3, "isolation", 1)],
+    "partition": [Trouble(3, "partition", 1), Trouble(8, "partition", 0)],
     "hopeless": [Trouble(3, "config", 0)],
 }
 
@@ -31,10 +33,12 @@ async def live(
     suspend: bool = False,
     work: float = 12,
     clumsy_ends: int = 0,
+    machines: int = 3,
+    seed: int = 7,
 ) -> Simulation:
-    simulation = Simulation(7, faults)
+    simulation = Simulation(seed, faults)
     with errors_into(simulation.bugs):
-        await simulation.world.add_machines(3)
+        await simulation.world.add_machines(machines)
         truth = Truth("job", "", work, [Trouble(**vars(item)) for item in script], 2, exact=True)
         truth.clumsy_ends = clumsy_ends
         await simulation.world.submit(truth, job_spec(truth, 2))
@@ -76,6 +80,38 @@ def test_a_crash_at_any_write_changes_neither_end_nor_counts(name: str, moment: 
         faults = Faults(crash_write=number, crash_moment=moment)
         simulation = run(live(faults, SCRIPTS[name]))
         assert any("dies" in line for line in simulation.trace), f"no crash at {number}"
+
+
+@pytest.mark.parametrize("victim", [0, 1], ids=["lead", "worker"])
+def test_a_power_cut_is_answered_long_before_kubernetes_notices(victim: int) -> None:
+    """Within 20 s from the silence to the start of a successor elsewhere."""
+    for seed in range(20):
+        simulation = run(live(Faults(), [Trouble(30, "power cut", victim)], work=60, seed=seed))
+        starts = [
+            (float(line.split()[0]), line.split()[-1])
+            for line in simulation.trace
+            if f"kubelet: job-{victim} runs on" in line
+        ]
+        cut, node = next(
+            (float(line.split()[0]), line.split()[2])
+            for line in simulation.trace
+            if "loses power" in line
+        )
+        if f"job-{1 - victim} runs on {node}" in str(simulation.trace):
+            continue  # one node for both: nobody is left to miss them
+        (_, successor) = starts
+        assert successor[0] - cut < 20, f"seed {seed}"
+        assert successor[1] != node, f"seed {seed}"
+
+
+def test_a_cluster_of_one_node_takes_its_silent_pod_back() -> None:
+    script = [Trouble(30, "isolation", 1)]
+    totals = []
+    for seed in range(5):
+        simulation = run(live(Faults(), script, machines=1, seed=seed))
+        restarts = simulation.last_jobs[0]["status"].get("restarts") or {}
+        totals.append(restarts.get("total", 0))
+    assert 1 in totals, "no isolation was long enough"
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

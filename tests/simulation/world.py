@@ -39,7 +39,8 @@ class Trouble:
 
     at: float
     kind: str
-    """`crash`, `oom`, `config`, `in place`, `evict`, `hang`, `kill`, `power cut`."""
+    """`crash`, `oom`, `config`, `in place`, `evict`, `hang`, `kill`, `power cut`, `isolation` (no
+    network for a pod), `partition` (its peers can't reach it, the operator can)."""
     victim: int = 0
 
 
@@ -70,6 +71,8 @@ class Truth:
     training: bool = False
     ever_suspended: bool = False
     deleted_by_user: bool = False
+    peers: dict[int, str] = field(default_factory=dict)
+    """UIDs of the pods that trained last, by index: they know of each other."""
 
 
 @dataclass
@@ -92,10 +95,10 @@ class Process:
     finished: bool = False
     hangs: bool = False
     """Whether it trains no more and its kubelet never gets it ended, on a node that seems well."""
-
-    @property
-    def well(self) -> bool:
-        return self.ends_at is None and not self.finished and not self.hangs
+    speaks_at: float = 0.0
+    """When it next tells the endpoint of peers that it hears nothing of."""
+    misses: list[str] = field(default_factory=list)
+    """UIDs of those that it told of last."""
 
 
 @dataclass
@@ -107,6 +110,24 @@ class Machine:
     returns_at: float = 0.0
     known_lost: bool = False
     told_at: float = 0.0
+
+
+@dataclass
+class Silence:
+    """A time in which the peers of a pod hear nothing of it."""
+
+    since: float
+    until: float
+    kind: str
+    """`power cut`, `isolation` or `partition`."""
+
+    @property
+    def total(self) -> bool:
+        """Whether the operator hears nothing either."""
+        return self.kind != "partition"
+
+    def lasts(self, now: float) -> bool:
+        return now < self.until
 
 
 @dataclass
@@ -122,6 +143,10 @@ class World:
     starting: dict[str, float] = field(default_factory=dict)
     junk: float = 0.0
     """How often an agent's last words are lost."""
+    silences: dict[str, Silence] = field(default_factory=dict)
+    """Of pods by UID, the latest."""
+    spoke: dict[str, float] = field(default_factory=dict)
+    """When pods last said that they hear nothing of a peer."""
 
     # --- set-up ----------------------------------------------------------------------------
 
@@ -169,6 +194,7 @@ class World:
             for process in [item for item in self.processes.values() if item.node == name]:
                 self._truth_of(process).lost += 1
                 del self.processes[process.uid]
+                self.silences[process.uid] = Silence(machine.dead_since, float("inf"), "power cut")
 
     async def _nodes(self, now: float) -> None:
         for machine in self.machines.values():
@@ -202,6 +228,8 @@ class World:
         for uid in [uid for uid in self.processes if uid not in present]:
             process = self.processes.pop(uid)  # removed by force: the kubelet stops it
             self._truth_of(process).lost += not process.finished
+            if uid in self.silences:  # nothing is said against it any more: its connections end
+                self.silences[uid].until = min(self.silences[uid].until, now)
         for pod in pods:
             node = pod["spec"].get("nodeName")
             if node is None:
@@ -210,7 +238,12 @@ class World:
                 await self._kubelet(pod, jobs, now)
 
     def _schedule(self, pod: Object, now: float) -> None:
-        alive = [item.name for item in self.machines.values() if not item.known_lost]
+        shut = excluded(pod)
+        alive = [
+            item.name
+            for item in self.machines.values()
+            if not item.known_lost and item.name not in shut
+        ]
         if alive and "deletionTimestamp" not in pod["metadata"] and self._is_time(pod, now, 1.0):
             node = self.rng.choice(alive)
             self.cluster.bind(NAMESPACE, pod["metadata"]["name"], node)
@@ -334,13 +367,14 @@ class World:
 
     async def _train(self, truth: Truth, job: Object, seconds: float, now: float) -> None:
         members = self._members(job)
-        connected = members is not None and all(process.well for process in members)
+        connected = members is not None and all(self._well(member, now) for member in members)
         if not connected or members is None:
             truth.training = False
             return
         if not truth.training:
             truth.training = True
             truth.generation += 1
+        truth.peers = {process.index: process.uid for process in members}
         truth.done += seconds
         status = job.get("status") or {}
         # Where counting has to be exact, losses come one by one.
@@ -378,13 +412,17 @@ class World:
         self, truth: Truth, trouble: Trouble, members: list[Process], now: float
     ) -> None:
         victim = members[trouble.victim % len(members)]
-        if truth.exact and victim.index == 0 and trouble.kind in {"evict", "hang", "kill"}:
+        apart = trouble.kind in {"isolation", "partition"}
+        taken = trouble.kind in {"evict", "hang", "kill", "isolation"}
+        if truth.exact and victim.index == 0 and taken:
             return  # what a lead did not live to report is rightly not counted
         self.log(f"trouble: {trouble.kind} of {victim.pod}")
-        truth.restarts += trouble.kind != "in place"
+        truth.restarts += trouble.kind != "in place" and not apart
         if trouble.kind == "power cut":
             await self.power_cut(victim.node, self.rng.uniform(60, 300))
-        elif trouble.kind in {"evict", "hang", "kill"}:
+        elif apart:
+            self.silences[victim.uid] = Silence(now, now + self.rng.uniform(3, 100), trouble.kind)
+        elif taken:
             victim.hangs = trouble.kind == "hang"
             await self.take_pod(victim.pod, gracefully=trouble.kind != "kill")
         elif trouble.kind == "in place":
@@ -437,6 +475,38 @@ class World:
             grace = None if gracefully else 0
             await self.cluster.delete(POD, NAMESPACE, name, grace_seconds=grace)
 
+    def _well(self, process: Process, now: float) -> bool:
+        """Whether an agent and its workers work, and its peers can reach it."""
+        silence = self.silences.get(process.uid)
+        apart = silence is not None and silence.lasts(now)
+        return not (process.ends_at or process.finished or process.hangs or apart)
+
+    def words(self) -> list[tuple[Process, list[str]]]:
+        """Agents that say something to the endpoint now, and whom they hear nothing of."""
+        now, told = asyncio.get_running_loop().time(), []
+        for process in self.processes.values():
+            silence, peers = self.silences.get(process.uid), self._truth_of(process).peers
+            if silence is not None and silence.total and silence.lasts(now):
+                continue
+            if peers.get(process.index) != process.uid:  # has not met its peers yet
+                continue
+            known = [uid for index, uid in peers.items() if (index == 0) != (process.index == 0)]
+            unheard = [uid for uid in known if self._unheard(process.uid, uid, now)]
+            changed, process.misses = unheard != process.misses, unheard
+            if changed:  # the lead reports at once; others have to end their workers first
+                process.speaks_at = now + (self.rng.uniform(0, 2) if process.index else 0)
+            if now >= process.speaks_at and (unheard or (changed and process.index == 0)):
+                every = (4, 7) if process.index else (0.5, 2)
+                process.speaks_at = now + self.rng.uniform(*every)
+                self.spoke[process.uid] = now
+                told.append((process, unheard))
+        return told
+
+    def _unheard(self, speaker: str, uid: str, now: float) -> bool:
+        """Whether one agent has heard nothing of another for 5 s."""
+        both = (self.silences.get(speaker), self.silences.get(uid))
+        return any(item and item.lasts(now) and now >= item.since + 5 for item in both)
+
     def report(self, lead: Process) -> ProgressReport:
         """What the lead agent would report now."""
         truth = self._truth_of(lead)
@@ -453,8 +523,14 @@ class World:
         )
 
     def leads(self) -> list[Process]:
-        """The lead agents that are alive."""
-        return [process for process in self.processes.values() if process.index == 0]
+        """The lead agents that are alive and can report."""
+        now, found = asyncio.get_running_loop().time(), []
+        for process in self.processes.values():
+            silence = self.silences.get(process.uid)
+            isolated = silence is not None and silence.total and silence.lasts(now)
+            if process.index == 0 and not isolated:
+                found.append(process)
+        return found
 
     def _truth_of(self, process: Process) -> Truth:
         return self.truths[process.job]
@@ -462,6 +538,21 @@ class World:
 
 def _ended(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+
+
+def excluded(pod: Object) -> set[str]:
+    """Names of the nodes that a pod can't be scheduled to: in all alternatives of its affinity."""
+    required = pod["spec"].get("affinity", {}).get("nodeAffinity", {})
+    terms = required.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    shut = [
+        {
+            field["values"][0]
+            for field in term.get("matchFields", ())
+            if field["operator"] == "NotIn"
+        }
+        for term in terms.get("nodeSelectorTerms", ())
+    ]
+    return set.intersection(*shut) if shut else set()
 
 
 def _without_none(container: dict[str, Any]) -> dict[str, Any]:

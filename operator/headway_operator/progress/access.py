@@ -1,6 +1,6 @@
 """Who may ask what about a job: its own pods, and for reports only its lead."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from headway_operator.cluster.client import Object
@@ -65,6 +65,24 @@ def member(caller: Caller, job: Object, pods: Iterable[Pod]) -> Member:
     if pod is None or pod.owner != job["metadata"]["uid"] or pod.index < 0:
         raise Refusal(403, f"pod {caller.pod_name} does not belong to TrainingJob {name}")
     return Member(pod.uid, pod.index)
+
+
+def missed(
+    caller: Member, said: Collection[str], job: Object, pods: Iterable[Pod]
+) -> frozenset[str]:
+    """Those of the pods that a caller hears nothing of, for which its word counts.
+
+    The lead is connected to all others, and the others only to the lead.
+    """
+    owner = job["metadata"]["uid"]
+    return frozenset(
+        pod.uid
+        for pod in pods
+        if pod.uid in said
+        and pod.owner == owner
+        and pod.index >= 0
+        and (caller.index == LEAD) != (pod.index == LEAD)
+    )
 
 
 def check_lead(caller: Member) -> None:

@@ -1,7 +1,7 @@
 """All that the endpoint knows of the operator around it."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -42,6 +42,12 @@ class Directory(Protocol):
         """Take over a report of the job's lead. Returns at once."""
         ...
 
+    def heard(
+        self, namespace: str, name: str, uid: str, silent: Collection[str] | None = None
+    ) -> None:
+        """Take note that a pod speaks, and of all its peers that it says it hears nothing of."""
+        ...
+
 
 class CachedDirectory:
     """The directory of a replica that leads."""
@@ -69,6 +75,12 @@ class CachedDirectory:
     def record(self, namespace: str, name: str, report: ProgressReport) -> None:
         """See `Directory`."""
         self._controller.record_progress((namespace, name), report)
+
+    def heard(
+        self, namespace: str, name: str, uid: str, silent: Collection[str] | None = None
+    ) -> None:
+        """See `Directory`."""
+        self._controller.heard((namespace, name), uid, silent)
 
 
 class Leadership(Protocol):

@@ -1,6 +1,7 @@
 """The endpoint's requests: each finds out who asks, then answers from the directory."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -26,6 +27,7 @@ from headway_operator.progress.access import (
     check_lead,
     check_namespace,
     member,
+    missed,
 )
 from headway_operator.progress.directory import Directory
 from headway_operator.progress.joining import join_response
@@ -96,11 +98,13 @@ async def join(request: web.Request) -> web.Response:
 async def peers(request: web.Request) -> web.Response:
     """GET …/peers?after=<version>&timeout=<seconds>: `PeersResponse` once the version differs.
 
-    204 without a body when it still is `after` at the time-out.
+    204 without a body when it still is `after` at the time-out. With `silent=<uid>`, the caller
+    says that it hears nothing of the lead with that UID.
     """
     place, deadline = _place(request), asyncio.get_running_loop().time() + _timeout(request)
-    job, _ = await _job_and_member(request, token_audience(*place))
+    job, caller = await _job_and_member(request, token_audience(*place))
     directory = request.app[SERVICES].directory
+    _note_silence(request, job, caller, request.query.getall("silent", ()))
     while True:
         found = peers_of(job, directory.pods(*place))
         if found.version != request.query.get("after"):
@@ -120,6 +124,7 @@ async def progress(request: web.Request) -> web.Response:
     check_lead(caller)
     report = _parse(ProgressReport, await read_body(request))
     directory = request.app[SERVICES].directory
+    _note_silence(request, job, caller, (peer.uid for peer in report.silent))
     directory.record(*place, with_known_progress(report, directory.report(*place)))
     return _json(ReportResponse(suspend=bool(job.get("spec", {}).get("suspend"))))
 
@@ -161,7 +166,15 @@ async def _job_and_member(request: web.Request, audience: str) -> tuple[Object, 
     job = services.directory.job(namespace, name)
     if job is None:
         raise Refusal(404, f"TrainingJob {namespace}/{name} does not exist")
-    return job, member(caller, job, services.directory.pods(namespace, name))
+    found = member(caller, job, services.directory.pods(namespace, name))
+    services.directory.heard(namespace, name, found.uid)
+    return job, found
+
+
+def _note_silence(request: web.Request, job: Object, caller: Member, uids: Iterable[str]) -> None:
+    directory, place, said = request.app[SERVICES].directory, _place(request), frozenset(uids)
+    silent = missed(caller, said, job, directory.pods(*place)) if said else said
+    directory.heard(*place, caller.uid, silent)
 
 
 def _same_job(before: Object, now: Object | None) -> Object:

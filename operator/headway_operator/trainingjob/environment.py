@@ -56,6 +56,8 @@ def shared_environment(
     }
     if memory is not None:
         values[contract.ENV_MEMORY_LIMIT] = str(memory)
+    if spec.preload:
+        values[contract.ENV_PRELOAD] = ",".join(spec.preload)
     if spec.checkpoint is not None:
         values[contract.ENV_CHECKPOINT] = json.dumps(spec.checkpoint.wire(), sort_keys=True)
     own: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]

@@ -10,7 +10,7 @@ from typing import Final
 from headway_api.contract import ExitCode
 from headway_api.failure import INFRASTRUCTURE, NEVER_HEALS, Failure
 from headway_operator.trainingjob.group import Group
-from headway_operator.trainingjob.nodes import node_lost, overdue
+from headway_operator.trainingjob.nodes import fell_silent, node_lost, overdue
 from headway_operator.trainingjob.view import Pod, View
 
 _DISRUPTIONS: Final = {
@@ -66,6 +66,8 @@ class Loss:
     uid: str = ""
     rank: int | None = None
     when: datetime | None = None
+    silent_node: str = ""
+    """Its node, where Kubernetes does not know yet that something is wrong with it."""
 
     @property
     def blame(self) -> Blame:
@@ -132,6 +134,12 @@ def _loss(pod: Pod, view: View, now: datetime) -> Loss | None:
     if node_lost(pod, view):
         said = f"The node {pod.node} of worker {pod.index} is silent."
         return Loss(pod.index, Failure("NodeLost"), said, pod.uid)
+    if fell_silent(pod, view, now):
+        said = (
+            f"Worker {pod.index} on node {pod.node} is silent: "
+            "neither its peers nor the operator hear from it."
+        )
+        return Loss(pod.index, Failure("NodeLost"), said, pod.uid, silent_node=pod.node)
     if overdue(pod, view, now):
         reason = _DISRUPTIONS.get(pod.disruption, "PodDeleted")
         said = f"The pod of worker {pod.index} was deleted, and its node did not end it in time."

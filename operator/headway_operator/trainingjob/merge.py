@@ -12,6 +12,7 @@ from headway_operator.trainingjob.stuck import Stuck
 _WHOLE = (
     "image",
     "command",
+    "preload",
     "gpu",
     "storage",
     "checkpoint",

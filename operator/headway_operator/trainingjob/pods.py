@@ -11,11 +11,13 @@ from headway_api import contract
 from headway_api.pod import PodOptions
 from headway_api.trainingjob import TrainingJobSpec
 from headway_operator.settings import Settings
+from headway_operator.trainingjob.avoidance import keeping_off
 from headway_operator.trainingjob.environment import (
     KUBEFLOW_DIR,
     shared_environment,
     with_parameters,
 )
+from headway_operator.trainingjob.grace import grace_seconds
 from headway_operator.trainingjob.pools import place
 from headway_operator.trainingjob.quantity import whole_bytes
 from headway_operator.trainingjob.stuck import Stuck
@@ -26,7 +28,7 @@ ANNOTATION_CA = f"{contract.GROUP}/endpoint-ca"
 """The endpoint's authority once more, as only an annotation becomes a file without a ConfigMap."""
 _NODE_GONE_SECONDS = 30
 _POD_FIELDS = ("framework", "image", "command", "parameters", "workers", "gpu", "pod")
-_MORE_POD_FIELDS = ("storage", "checkpoint", "scheduling", "network")
+_MORE_POD_FIELDS = ("preload", "storage", "checkpoint", "scheduling", "network")
 _POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
@@ -46,8 +48,8 @@ class Blueprint:
     """Pod spec with one container, short of the pod's own names and numbers."""
     service: bool
 
-    def pod(self, index: int, attempt: int) -> dict[str, Any]:
-        """The pod with this stable node rank."""
+    def pod(self, index: int, attempt: int, avoid: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The pod with this stable node rank, which keeps away from some nodes."""
         name = contract.pod_name(self.job.name, index)
         metadata = {
             **self.metadata,
@@ -67,6 +69,10 @@ class Blueprint:
         spec = {**self.spec, "containers": [{**container, "env": [*own, *container["env"]]}]}
         if self.service:
             spec |= {"hostname": name, "subdomain": self.job.name}
+        if avoid:
+            spec["affinity"] = keeping_off(spec.get("affinity"), avoid)
+            told = {contract.ANNOTATION_AVOIDS: ",".join(avoid)}
+            metadata["annotations"] = {**metadata["annotations"], **told}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
     def headless_service(self) -> dict[str, Any]:
@@ -173,7 +179,7 @@ def _pod_spec(
     job: Job, spec: TrainingJobSpec, options: PodOptions, settings: Settings
 ) -> dict[str, Any]:
     placement = place(spec.gpu, settings.pools)
-    grace = options.termination_grace_period_seconds or settings.grace_seconds
+    grace = grace_seconds(spec, job.status, settings)
     resources = _resources(spec, placement.resources)
     limit = resources.get("limits", {}).get("memory")
     memory = whole_bytes(limit) if limit is not None else None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from headway_api.failure import Decision, decide, exhausted
 from headway_api.trainingjob import Phase, Restarts, TrainingJobStatus
 from headway_operator.trainingjob import failure, merge, restarts
+from headway_operator.trainingjob.avoidance import avoided, remembered, shut_out_until
 from headway_operator.trainingjob.conditions import Claim
 from headway_operator.trainingjob.deadline import deadline, start_limit
 from headway_operator.trainingjob.failure import Blame
@@ -93,7 +94,7 @@ def _end(
         return here.plan(status, requeue_at=here.now + patience if running else None)
     return here.plan(
         status,
-        delete=removals(running, here.view, here.now),
+        delete=removals(running, here.view, here.now, here.grace),
         status_first=True,
         requeue_at=_earliest(_overdue_times(running, here.view)),
     )
@@ -200,8 +201,8 @@ def _go_on(here: Situation, *, counted: bool = False) -> Plan:
     first = counted or rejoined or here.new_attempt
     return here.plan(
         status,
-        create=() if obstacle else _bodies(drawn, to_make, group),
-        delete=removals((*group.others, *going), here.view, here.now)
+        create=() if obstacle else _bodies(here, drawn, to_make),
+        delete=removals((*group.others, *going), here.view, here.now, here.grace)
         + forced_removals(here.view.namesakes, here.view, here.now),
         status_first=first,
         requeue_at=_earliest(
@@ -234,21 +235,26 @@ def _indices_to_make(group: Group, view: View) -> tuple[int, ...]:
     return tuple(index for index in group.missing if f"{view.job.name}-{index}" not in taken)
 
 
-def _bodies(drawn: Blueprint, indices: tuple[int, ...], group: Group) -> tuple[dict[str, Any], ...]:
-    pods = tuple(drawn.pod(index, group.attempt) for index in indices)
+def _bodies(
+    here: Situation, drawn: Blueprint, indices: tuple[int, ...]
+) -> tuple[dict[str, Any], ...]:
+    avoid = avoided(here.status.restarts, here.now)
+    pods = tuple(drawn.pod(index, here.group().attempt, avoid) for index in indices)
     return (drawn.headless_service(), *pods) if drawn.service and pods else pods
 
 
 def _to_replace(here: Situation, group: Group) -> tuple[tuple[Pod, ...], list[datetime]]:
-    """Lost members to delete now, and when the others may be: crash loops slow down."""
+    """Members to delete now, and when others are: crash loops slow down."""
     now_due, later = [], []
     for pod in group.members:
         if pod.uid in group.handled:
             due = restarts.replace_at(pod, here.status.restarts)
-            if due is None or due <= here.now:
-                now_due.append(pod)
-            else:
-                later.append(due)
+        elif (due := shut_out_until(pod)) is None:
+            continue
+        if due is None or due <= here.now:
+            now_due.append(pod)
+        else:
+            later.append(due)
     return tuple(now_due), later
 
 
@@ -264,7 +270,10 @@ def _under_way(here: Situation, group: Group, obstacle: str | None) -> TrainingJ
         fields["runtime"] = here.runtime.wire()
     if here.status.restarts is not None:
         fields["restarts"] = here.status.restarts.model_copy(
-            update={"handled_pods": sorted(group.handled) or None}
+            update={
+                "handled_pods": sorted(group.handled) or None,
+                "silent_nodes": remembered(here.status.restarts, here.now),
+            }
         )
     return revised(
         here.status,
@@ -326,7 +335,7 @@ def _stuck(here: Situation, stuck: Stuck, *, status_first: bool) -> Plan:
     status = status.model_copy(update=counts(group))
     looks = [deadline(here.spec, status), *_overdue_times(here.view.pods, here.view)]
     going, later = _to_replace(here, group)
-    delete = removals((*group.others, *going), here.view, here.now)
+    delete = removals((*group.others, *going), here.view, here.now, here.grace)
     return here.plan(
         status, delete=delete, status_first=status_first, requeue_at=_earliest([*looks, *later])
     )

@@ -8,6 +8,7 @@ from typing import Final
 from headway_api.failure import Decision
 from headway_api.messages import ProgressReport, RestartReport
 from headway_api.trainingjob import LastRestart, LeadRestarts, Restarts, TrainingJobStatus
+from headway_operator.trainingjob.avoidance import remembered
 from headway_operator.trainingjob.failure import Loss
 from headway_operator.trainingjob.group import Group
 from headway_operator.trainingjob.times import parsed, timestamp
@@ -75,7 +76,11 @@ def accounted(
     replaced = {loss.uid for loss in found if loss.uid} | group.handled
     # Who is done already has to take part again: the others can't go on without it.
     replaced |= {pod.uid for pod in group.members if pod.ended}
-    update: dict[str, object] = {"handled_pods": sorted(replaced) or None}
+    silent = {loss.silent_node for loss in found if loss.silent_node}
+    update: dict[str, object] = {
+        "handled_pods": sorted(replaced) or None,
+        "silent_nodes": remembered(restarts, now, silent),
+    }
     if decision is not None:
         update["total"] = restarts.total + 1
         update["counted"] = restarts.counted + (1 if decision.counts else 0)

@@ -10,6 +10,7 @@ from headway_api.messages import ProgressReport
 from headway_api.runtime import TrainingRuntimeSpec
 from headway_api.trainingjob import FailurePolicy, TrainingJobSpec, TrainingJobStatus
 from headway_operator.trainingjob.events import reported, transitions
+from headway_operator.trainingjob.grace import grace_seconds
 from headway_operator.trainingjob.group import Group
 from headway_operator.trainingjob.plan import Deletion, Plan
 from headway_operator.trainingjob.restarts import taken_over
@@ -57,6 +58,11 @@ class Situation:
     def policy(self) -> FailurePolicy:
         """How failures are met."""
         return self.spec.failure_policy or FailurePolicy()
+
+    @property
+    def grace(self) -> int:
+        """Seconds that pods get to save their state."""
+        return grace_seconds(self.spec, self.status, self.view.settings)
 
     def group(self) -> Group:
         """The pods, sorted by the status as far as it is decided."""

@@ -6,6 +6,7 @@ to keep that word.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
@@ -27,9 +28,9 @@ from headway_operator.trainingjob.times import timestamp
 
 Difference = Literal["none", "soft", "urgent"]
 _TEXT = 4096
-_SOFT = ("workers", "ready", "progress", "checkpoint", "message", "reason")
-"""Fields that may be a few seconds behind. The lead's generation and session are not worth a write
-of their own: they go with the next one."""
+_SOFT = ("workers", "ready", "progress", "message", "reason")
+"""Fields that may be a few seconds behind. The lead's generation and session, and how many saves it
+skipped, are not worth a write of their own: they go with the next one."""
 
 
 def finished(status: TrainingJobStatus) -> bool:
@@ -150,9 +151,16 @@ def difference(old: TrainingJobStatus, new: TrainingJobStatus) -> Difference:
         return "urgent"
     if any(getattr(old, name) != getattr(new, name) for name in _SOFT):
         return "soft"
+    if _without_skipped(old.checkpoint) != _without_skipped(new.checkpoint):
+        return "soft"
     before, after = old.restarts or Restarts(), new.restarts or Restarts()
-    # UIDs of pods that are gone leave the list with the next write, not with one of their own.
-    unhurried = {"handled_pods": after.handled_pods, "lead": after.lead}
+    # UIDs of pods that are gone leave the list with the next write, not with one of their own; so
+    # do nodes that were silent long ago.
+    unhurried = {
+        "handled_pods": after.handled_pods,
+        "silent_nodes": after.silent_nodes,
+        "lead": after.lead,
+    }
     before = before.model_copy(update=unhurried)
     return "none" if before == after and old.conditions == new.conditions else "soft"
 
@@ -171,6 +179,10 @@ def _essence(status: TrainingJobStatus) -> tuple[Any, ...]:
         status.completion_time,
         status.runtime,
     )
+
+
+def _without_skipped(checkpoint: CheckpointStatus | None) -> CheckpointStatus:
+    return (checkpoint or CheckpointStatus()).model_copy(update={"skipped": None})
 
 
 def _handled(status: TrainingJobStatus) -> set[str]:
@@ -212,11 +224,17 @@ def _checkpoint(old: CheckpointStatus | None, report: ProgressReport) -> Checkpo
     if report.checkpoint is not None:
         newest = report.checkpoint
         update = {"step": newest.step, "uri": newest.uri[:2048], "time": newest.time}
+        if newest.seconds is not None:
+            update["seconds"] = max(0, math.ceil(newest.seconds))
         best = _best(newest)
         if best is not None:
             update["best"] = best
     if report.resumed_from_step is not None:
         update["resumed_from_step"] = report.resumed_from_step
+        update["restored_from"] = report.restored_from and report.restored_from[:64]
+        update["fallback"] = report.fallback and report.fallback[:1024]
+    if report.saves_skipped or (old is not None and old.skipped):
+        update["skipped"] = report.saves_skipped
     return (old or CheckpointStatus()).model_copy(update=update) if update else old
 
 

@@ -48,7 +48,9 @@ def suspended(here: Situation) -> Plan:
             **counts(here.group()),
         )
     # Remembered first: whatever these pods end with from now on is our doing.
-    return here.plan(status, delete=removals(pods, here.view, here.now), status_first=True)
+    return here.plan(
+        status, delete=removals(pods, here.view, here.now, here.grace), status_first=True
+    )
 
 
 def resumed(here: Situation) -> Situation:

@@ -58,6 +58,10 @@ class Pod:
     """Whether a scheduling gate holds it."""
     deleting: datetime | None = None
     """Its deletion timestamp: when its node should have ended it."""
+    grace: int | None = None
+    """Its termination grace period in seconds."""
+    avoids: tuple[str, ...] = ()
+    """Nodes that it was made to keep away from."""
     removal: Literal["", "asked", "forced"] = ""
     """What we asked the API server for and have not seen the effect of yet."""
 
@@ -108,6 +112,8 @@ class View:
     """The latest report of the lead agent."""
     lost_nodes: frozenset[str] = frozenset()
     """Those of all these pods' nodes whose kubelet is silent."""
+    silent: frozenset[str] = frozenset()
+    """UIDs of pods that their peers no longer hear, and that say nothing to the endpoint."""
     obstacle: Obstacle | None = None
     settings: Settings = field(default_factory=Settings)
 
@@ -165,6 +171,8 @@ def parse_pod(item: Mapping[str, Any]) -> Pod:
         waiting=_why_waiting(conditions, state),
         gated=(conditions.get("PodScheduled") or {}).get("reason") == "SchedulingGated",
         deleting=parsed(metadata.get("deletionTimestamp")),
+        grace=spec.get("terminationGracePeriodSeconds"),
+        avoids=tuple(filter(None, annotations.get(contract.ANNOTATION_AVOIDS, "").split(","))),
     )
 
 

@@ -81,6 +81,42 @@ def test_admitting_what_was_admitted_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"preload": []}, "spec.preload"),
+        ({"preload": ["not a module"]}, "spec.preload[0]"),
+        ({"preload": ["a..b"]}, "spec.preload[0]"),
+        ({"preload": ["a,b"]}, "spec.preload[0]"),
+        ({"preload": ["os", "1st"]}, "spec.preload[1]"),
+        ({"preload": ["m"] * 65}, "spec.preload"),
+        (
+            {"failurePolicy": {"progressDeadlineSeconds": 0}},
+            "failurePolicy.progressDeadlineSeconds",
+        ),
+        (
+            {"failurePolicy": {"progressDeadlineSeconds": 9}},
+            "failurePolicy.progressDeadlineSeconds",
+        ),
+    ],
+)
+def test_what_no_pod_could_import_or_wait_for_is_refused(spec: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        admit(TRAINING_JOB, job(**spec))
+    assert field in str(caught.value)
+
+
+def test_modules_and_the_deadline_of_steps_are_taken_over() -> None:
+    spec = {"preload": ["torch", "_my.pkg2"], "failurePolicy": {"progressDeadlineSeconds": 10}}
+    stored = admit(TRAINING_JOB, job(**spec))["spec"]
+    assert stored["preload"] == ["torch", "_my.pkg2"]
+    assert stored["failurePolicy"] == {"maxRestarts": 10, "progressDeadlineSeconds": 10}
+    assert admit(TRAINING_JOB, job(failurePolicy={}))["spec"]["failurePolicy"] == {
+        "maxRestarts": 10,
+        "progressDeadlineSeconds": 1800,
+    }
+
+
+@pytest.mark.parametrize(
     ("spec", "hint"),
     [
         ({"comand": ["x"]}, 'unknown field "spec.comand": did you mean "command"?'),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from headway_api.messages import PeersResponse, ProgressReport
-from headway_operator.progress.access import bearer_token, member
+from headway_operator.progress.access import Member, bearer_token, member, missed
 from headway_operator.progress.joining import join_response
 from headway_operator.progress.keys import job_key
 from headway_operator.progress.peers import peers_of
@@ -110,6 +110,23 @@ def test_others_are_refused_and_unknown_ones_told_to_retry(who, pods, code):
     with pytest.raises(Refusal) as refusal:
         member(who, JOB, pods)
     assert (refusal.value.code, refusal.value.retry_after) == (code, 1 if code == 503 else None)
+
+
+@pytest.mark.parametrize(
+    ("index", "said", "counts"),
+    [
+        (0, {"u1", "u2"}, {"u1", "u2"}),
+        (1, {"u0"}, {"u0"}),
+        # Workers are connected to the lead alone; nobody speaks against itself.
+        (1, {"u1", "u2"}, set()),
+        (0, {"u0"}, set()),
+        # Gone, of a namesake, or no pod of a worker.
+        (0, {"u9", "u3", "u-1"}, set()),
+    ],
+)
+def test_a_word_counts_only_about_who_one_is_connected_to(index, said, counts):
+    pods = [pod(0), pod(1), pod(2), pod(3, owner="namesake"), pod(-1)]
+    assert missed(Member(f"u{index}", index), said, JOB, pods) == counts
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "token"])

@@ -25,6 +25,8 @@ def over(base: dict[str, Any], **job: Any) -> TrainingJobSpec:
         ("image", "base", None, "base"),
         ("image", "base", "own", "own"),
         ("command", ["base"], ["own"], ["own"]),
+        ("preload", ["base"], None, ["base"]),
+        ("preload", ["base"], ["own"], ["own"]),
         # Half a storage is no storage: the job's own replaces it whole.
         (
             "storage",

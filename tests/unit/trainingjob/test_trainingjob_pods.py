@@ -187,6 +187,36 @@ def test_grace_is_the_jobs_or_the_operators() -> None:
     assert variables(made)[contract.ENV_GRACE_SECONDS] == "7"
 
 
+@pytest.mark.parametrize(
+    ("measured", "own", "expected"),
+    [
+        (None, None, 60),
+        (4, None, 60),
+        (15, None, 60),
+        (16, None, 63),
+        (900, None, 2715),
+        (5000, None, 3600),
+        (900, 30, 30),
+    ],
+)
+def test_pods_get_three_times_what_a_checkpoint_takes_unless_the_user_says_otherwise(
+    measured: int | None, own: int | None, expected: int
+) -> None:
+    status = {"checkpoint": {"step": 1, "seconds": measured}}
+    pod = {"terminationGracePeriodSeconds": own} if own else {}
+    job = a_job(status=status, pod=pod)
+    made = blueprint(job, merged(job.spec, None), Settings()).pod(0, 1)
+    assert made["spec"]["terminationGracePeriodSeconds"] == expected
+    assert variables(made)["HEADWAY_GRACE_SECONDS"] == str(expected)
+    assert made["metadata"]["annotations"][contract.ANNOTATION_SPEC_HASH] == digest(a_job(pod=pod))
+
+
+def test_modules_to_preload_reach_the_agent() -> None:
+    made = a_made_pod(preload=["transformers", "my.own_module"])
+    assert variables(made)[contract.ENV_PRELOAD] == "transformers,my.own_module"
+    assert contract.ENV_PRELOAD not in variables(a_made_pod())
+
+
 def test_a_service_is_made_only_for_who_wants_names() -> None:
     assert not drawn().service
     wanted = drawn(network={"service": True})
@@ -226,11 +256,12 @@ def test_what_can_be_no_pod_says_what_to_change(spec: dict[str, Any], reason: st
     [
         ({"image": "other"}, True),
         ({"parameters": {"lr": "1"}}, True),
+        ({"preload": ["transformers"]}, True),
         ({"replicas": 3}, True),
         ({"pod": {"labels": {"a": "b"}}}, True),
         ({"suspend": True}, False),
         ({"activeDeadlineSeconds": 5}, False),
-        ({"failurePolicy": {"maxRestarts": 1}}, False),
+        ({"failurePolicy": {"maxRestarts": 1, "progressDeadlineSeconds": 60}}, False),
         ({"ttlSecondsAfterFinished": 5}, False),
         ({"scheduling": {"startTimeoutSeconds": 5}}, False),
         ({"framework": "PyTorch"}, False),

@@ -135,6 +135,42 @@ def test_the_newest_and_the_best_checkpoint_are_kept() -> None:
     assert two.checkpoint.best.step == 4
 
 
+def test_what_a_checkpoint_took_is_rounded_up() -> None:
+    newest = {"step": 5, "uri": "s3://b/5", "time": stamp()}
+    one = with_progress(status(), a_report(checkpoint=newest | {"seconds": 12.01}))
+    assert one.checkpoint is not None
+    assert one.checkpoint.seconds == 13
+    two = with_progress(one, a_report(checkpoint=newest | {"step": 6}))  # by an older agent
+    assert two.checkpoint is not None
+    assert two.checkpoint.seconds == 13
+
+
+def test_a_checkpoint_passed_over_stays_told_until_the_next_clean_restore() -> None:
+    why = "step 300 of generation 2: part 1 is cut off"
+    bad = a_report(resumedFromStep=200, restoredFrom="Storage", fallback=why + "!" * 2000)
+    told = with_progress(status(), bad)
+    assert told.checkpoint is not None
+    assert told.checkpoint.fallback is not None
+    assert told.checkpoint.fallback.startswith(why)
+    assert len(told.checkpoint.fallback) == 1024
+    assert told.checkpoint.restored_from == "Storage"
+    unrestored = with_progress(told, a_report(step=201))
+    assert unrestored.checkpoint == told.checkpoint
+    clean = with_progress(told, a_report(resumedFromStep=210, restoredFrom="Memory"))
+    assert clean.checkpoint is not None
+    assert (clean.checkpoint.fallback, clean.checkpoint.restored_from) == (None, "Memory")
+
+
+def test_skipped_saves_are_counted_by_the_lead_of_now() -> None:
+    counted = with_progress(status(), a_report(savesSkipped=3))
+    assert counted.checkpoint is not None
+    assert counted.checkpoint.skipped == 3
+    anew = with_progress(counted, a_report(session="two", savesSkipped=0))
+    assert anew.checkpoint is not None
+    assert anew.checkpoint.skipped == 0
+    assert with_progress(status(), a_report()).checkpoint is None
+
+
 RESTARTED = {"total": 1, "counted": 1, "handledPods": ["u"]}
 
 
@@ -153,6 +189,11 @@ RESTARTED = {"total": 1, "counted": 1, "handledPods": ["u"]}
         # Who leads, and how often it began, goes with the next write: a healthy job pays nothing.
         ({}, {"generation": 1}, "none"),
         ({}, {"restarts": {"lead": {"session": "s", "total": 0, "counted": 0}}}, "none"),
+        ({}, {"checkpoint": {"skipped": 1}}, "none"),
+        ({"checkpoint": {"step": 1}}, {"checkpoint": {"step": 1, "skipped": 1}}, "none"),
+        ({"checkpoint": {"step": 1}}, {"checkpoint": {"step": 2, "skipped": 1}}, "soft"),
+        ({}, {"checkpoint": {"fallback": "step 3"}}, "soft"),
+        ({"restarts": {"silentNodes": [{"name": "n", "time": stamp()}]}}, {}, "none"),
         # UIDs of pods that are gone leave with the next write, not with one of their own.
         ({"restarts": RESTARTED}, {"restarts": {"total": 1, "counted": 1}}, "none"),
     ],

@@ -19,6 +19,17 @@ def test_pods_get_their_grace_and_nothing_counts() -> None:
     assert plan.status.restarts is None
 
 
+def test_pods_made_before_their_checkpoints_were_measured_get_the_time_that_these_take() -> None:
+    status = running(checkpoint={"step": 9, "seconds": 100})
+    pods = (a_pod(0, grace=60), a_pod(1, grace=600))
+    plan = reconcile(a_view(a_job(status=status, suspend=True), *pods), NOW)
+    assert plan.delete == (Deletion("digits-0", "uid-0", 315), BOTH[1])
+    own = a_job(status=status, suspend=True, pod={"terminationGracePeriodSeconds": 60})
+    assert reconcile(a_view(own, *pods), NOW).delete == BOTH
+    ended = a_view(a_job(status=status, suspend=True), a_pod(0, "Failed", grace=60))
+    assert reconcile(ended, NOW).delete == BOTH[:1]
+
+
 def test_pods_that_save_and_end_meanwhile_are_no_loss() -> None:
     view = a_view(a_job(status=running(), suspend=True), a_pod(0), a_pod(1))
     later = follow(view, reconcile(view, NOW))

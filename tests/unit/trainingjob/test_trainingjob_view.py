@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from job_views import stamp
 
-from headway_api.contract import ANNOTATION_AGENT_ADDRESS, CONTAINER, LABEL_ATTEMPT, LABEL_INDEX
+from headway_api.contract import (
+    ANNOTATION_AGENT_ADDRESS,
+    ANNOTATION_AVOIDS,
+    CONTAINER,
+    LABEL_ATTEMPT,
+    LABEL_INDEX,
+)
 from headway_operator.trainingjob.view import parse_pod
 
 REPORT = {"reason": "Error", "exitCode": 1, "message": "m", "culprit": None}
@@ -39,6 +45,15 @@ def ended(message: str, **fields: Any) -> dict[str, Any]:
 def test_identity_comes_from_labels_and_the_controlling_owner() -> None:
     pod = parse_pod(item())
     assert (pod.index, pod.attempt, pod.owner, pod.version) == (1, 3, "owner", 12)
+
+
+def test_grace_and_avoided_nodes_are_read_back() -> None:
+    made = item()
+    made["spec"]["terminationGracePeriodSeconds"] = 90
+    made["metadata"]["annotations"] = {ANNOTATION_AVOIDS: "node-1,node-2"}
+    pod = parse_pod(made)
+    assert (pod.grace, pod.avoids) == (90, ("node-1", "node-2"))
+    assert parse_pod(item()).avoids == ()
 
 
 @pytest.mark.parametrize("label", ["", "-1", "x", "1.5"])
