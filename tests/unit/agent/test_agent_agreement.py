@@ -14,21 +14,27 @@ def test_all_promise_and_the_step_holds() -> None:
     assert agreement.propose("save") == [Propose(1, "save", 12)]
     assert agreement.promised(1, 0) == []
     assert agreement.promised(1, 0) == []  # delivered twice
-    assert agreement.promised(1, 1) == [Decide(1, True)]
+    assert agreement.promised(1, 1) == [Decide(Propose(1, "save", 12), True)]
     assert agreement.open is None
 
 
 def test_a_save_every_n_steps_lands_on_a_multiple() -> None:
     agreement = Agreement(1, step=49)
     assert agreement.propose("save", every=25) == [Propose(1, "save", 75)]
-    assert agreement.refused(1, 80) == [Decide(1, False), Propose(2, "save", 100)]
+    assert agreement.refused(1, 80) == [
+        Decide(Propose(1, "save", 75), False),
+        Propose(2, "save", 100),
+    ]
 
 
 def test_a_stop_waits_for_the_open_proposal_and_then_comes() -> None:
     agreement = Agreement(1, step=5)
     agreement.propose("save")
     assert agreement.propose("stop") == []
-    assert agreement.promised(1, 0) == [Decide(1, True), Propose(2, "stop", 7)]
+    assert agreement.promised(1, 0) == [
+        Decide(Propose(1, "save", 7), True),
+        Propose(2, "stop", 7),
+    ]
 
 
 def test_a_refusal_goes_on_with_the_stop_that_waited() -> None:
@@ -36,7 +42,7 @@ def test_a_refusal_goes_on_with_the_stop_that_waited() -> None:
     agreement.propose("save")
     agreement.propose("stop")
     moves = agreement.refused(1, 20)
-    assert moves[0] == Decide(1, False)
+    assert moves[0] == Decide(Propose(1, "save", 7), False)
     assert isinstance(moves[1], Propose)
     assert moves[1].purpose == "stop"
     assert moves[1].step > 20

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from headway.agent.wire import Channel, HandshakeFailed, greet, welcome
+from headway.agent.wire import Channel, HandshakeFailed, Hello, greet, welcome
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 
@@ -38,15 +38,17 @@ async def both(member: Awaitable[object], lead: Awaitable[object]) -> list[objec
 
 async def test_both_learn_who_the_other_is() -> None:
     async with pair() as (member, lead):
-        said = await both(greet(member, KEY, 3, "uid-3", 7), welcome(lead, KEY))
-        assert said == [None, (3, "uid-3", 7)]
+        said = await both(
+            greet(member, KEY, Hello(3, "uid-3", 7, [{"step": 5}])), welcome(lead, KEY)
+        )
+        assert said == [None, Hello(3, "uid-3", 7, [{"step": 5}])]
         lead.send({"type": "start"})
         assert await member.receive() == {"type": "start"}
 
 
 async def test_a_foreign_member_is_refused() -> None:
     async with pair() as (member, lead):
-        greeting = asyncio.create_task(greet(member, OTHER, 1, "u", 0))
+        greeting = asyncio.create_task(greet(member, OTHER, Hello(1, "u", 0)))
         with pytest.raises(HandshakeFailed, match="did not prove"):
             await welcome(lead, KEY)
         await lead.close()
@@ -57,7 +59,7 @@ async def test_a_foreign_member_is_refused() -> None:
 async def test_a_foreign_lead_is_refused() -> None:
     async with pair() as (member, lead):
         lead.send({"nonce": "n"})
-        greeting = asyncio.create_task(greet(member, KEY, 1, "u", 0))
+        greeting = asyncio.create_task(greet(member, KEY, Hello(1, "u", 0)))
         await lead.receive()
         lead.send({"proof": "0" * 64})
         with pytest.raises(HandshakeFailed, match="lead did not prove"):
@@ -69,7 +71,7 @@ async def test_a_greeting_cannot_be_replayed() -> None:
     async with pair() as (member, lead):
         send = member.send
         member.send = lambda message: (heard.append(message), send(message))[1]  # type: ignore
-        await both(greet(member, KEY, 1, "u", 0), welcome(lead, KEY))
+        await both(greet(member, KEY, Hello(1, "u", 0)), welcome(lead, KEY))
     async with pair() as (member, lead):
         welcoming = asyncio.create_task(welcome(lead, KEY))
         await member.receive()
@@ -83,8 +85,8 @@ async def test_a_greeting_cannot_be_replayed() -> None:
     [
         lambda channel: channel._writer.write(b"GET / HTTP/1.1\r\n\r\n"),
         lambda channel: channel._writer.write(b"[1, 2]\n"),
-        lambda channel: channel.send({"index": "1", "uid": 1}),
-        lambda channel: channel.send({"index": 1, "uid": "u", "nonce": "n", "generation": None}),
+        lambda channel: channel.send({"hello": 1, "nonce": "n"}),
+        lambda channel: channel.send({"hello": "{}", "proof": "p"}),
         lambda channel: channel._writer.write(b"\xff\xfe\n"),
     ],
 )

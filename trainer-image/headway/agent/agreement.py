@@ -28,10 +28,15 @@ class Propose:
 
 @dataclass(frozen=True)
 class Decide:
-    """Tell every rank whether proposal `number` holds."""
+    """Tell every rank whether a proposal holds."""
 
-    number: int
+    proposal: Propose
     accepted: bool
+
+    @property
+    def number(self) -> int:
+        """Of the proposal."""
+        return self.proposal.number
 
 
 Move = Propose | Decide
@@ -89,19 +94,19 @@ class Agreement:
         self._promised.add(rank)
         if len(self._promised) < self.ranks:
             return []
-        self._open, self._margin = None, FIRST_MARGIN
-        return [Decide(number, accepted=True), *self._next()]
+        proposal, self._open, self._margin = self._open, None, FIRST_MARGIN
+        return [Decide(proposal, accepted=True), *self._next()]
 
     def refused(self, number: int, step: int) -> list[Move]:
         """A rank is past the proposed step: withdraw, and propose one further ahead."""
         self.reached(step)
         if self._open is None or number != self._open.number:
             return []
-        purpose, self._open = self._open.purpose, None
+        proposal, self._open = self._open, None
         self._margin *= 2
         return [
-            Decide(number, accepted=False),
-            *(self._next() or self.propose(purpose, self._every)),
+            Decide(proposal, accepted=False),
+            *(self._next() or self.propose(proposal.purpose, self._every)),
         ]
 
     def _next(self) -> list[Move]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from headway.agent.wire import Message
-from headway.checkpoint import fence, retention, writer
+from headway.checkpoint import fence, reader, retention, writer
 from headway.checkpoint.errors import CheckpointError, Fenced, StoreUnavailable
 from headway.checkpoint.layout import CheckpointId
 from headway.checkpoint.manifest import PartReceipt
@@ -41,20 +42,31 @@ class BestSoFar:
 class Committed:
     """A checkpoint that exists now."""
 
-    step: int
-    generation: int
+    id: CheckpointId
     uri: str
     time: str
     metrics: dict[str, float]
     best: BestSoFar | None
+    seconds: float = 0.0
+    """How long it took to send and to commit."""
+
+    @property
+    def step(self) -> int:
+        """Its step."""
+        return self.id.step
 
 
 @dataclass(frozen=True)
 class Abandoned:
     """A checkpoint that will never exist."""
 
-    step: int
+    id: CheckpointId
     message: str
+
+    @property
+    def step(self) -> int:
+        """Its step."""
+        return self.id.step
 
 
 @dataclass
@@ -62,6 +74,8 @@ class _Gathering:
     receipts: dict[int, PartReceipt] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     resumed_from: CheckpointId | None = None
+    seconds: float = 0.0
+    complete: bool = False
 
 
 class Committer:
@@ -74,37 +88,61 @@ class Committer:
         self._tell = tell
         self._gathering: dict[CheckpointId, _Gathering] = {}
         self._generation = 0
+        self._expected: CheckpointId | None = None
         self._best_so_far: BestSoFar | None = None
         self._retiring = asyncio.Lock()
         self._committing = asyncio.Lock()
+        self._claiming: asyncio.Task[None] | None = None
 
     @property
-    def idle(self) -> bool:
-        """Whether no checkpoint is on its way, so that another may be taken."""
-        return self._store is not None and not self._gathering
+    def stores(self) -> bool:
+        """Whether there is a storage to commit to."""
+        return self._store is not None
 
     async def claim(self, known: int) -> int:
         """Claim the next generation: larger than `known` and than any in storage.
+
+        Only the first claim of a lead waits for storage. Later ones are written in the
+        background, so that a restart in place does not wait for storage at all; a commit does
+        wait for them.
 
         Raises:
             Fenced: somebody else has claimed a generation newer than `known` in the meantime,
                 which only the group of a newer pod can have done.
         """
-        generation = known + 1
-        self._gathering.clear()
-        if self._store is not None:
-            store, first = self._store, self._generation == 0
+        generation, first = known + 1, self._generation == 0
+        if self._store is not None and first:
+            store = self._store
             marker = await self._patiently(lambda: fence.current(store))
             if marker is not None and marker.generation >= generation:
-                if not first and marker.holder != self._holder:
-                    raise Fenced(marker.generation, marker.holder)
                 generation = marker.generation + 1
-            chosen = generation
-            await self._patiently(lambda: fence.claim(store, chosen, self._holder))
-            if first:
-                await self._remember_best(store)
+            await self._mark(store, generation)
+            await self._remember_best(store)
+        elif self._store is not None:
+            await self._claimed()
+            self._claiming = asyncio.create_task(self._mark(self._store, generation))
         self._generation = generation
         return generation
+
+    async def newest(self) -> CheckpointId | None:
+        """The newest checkpoint in storage."""
+        if self._store is None:
+            return None
+        store = self._store
+        found = await self._patiently(lambda: reader.list_commits(store))
+        return found[0] if found else None
+
+    async def _mark(self, store: Store, generation: int) -> None:
+        await self._patiently(lambda: fence.claim(store, generation, self._holder))
+
+    async def _claimed(self) -> None:
+        """Wait for a claim in the background.
+
+        Raises:
+            Fenced: it was refused.
+        """
+        if self._claiming is not None:
+            await asyncio.shield(self._claiming)
 
     async def receipt(self, message: Message, world_size: int) -> Committed | Abandoned | None:
         """Take a rank's receipt; with the last one the checkpoint is committed.
@@ -113,7 +151,7 @@ class Committer:
             Fenced: this group is over.
         """
         receipt = PartReceipt.model_validate(message["receipt"])
-        if self._store is None or receipt.id.generation != self._generation:
+        if self._store is None or receipt.id != self._expected:
             return None
         gathering = self._gathering.setdefault(receipt.id, _Gathering())
         gathering.receipts[receipt.rank] = receipt
@@ -121,17 +159,26 @@ class Committer:
             gathering.metrics = message.get("metrics", {})
             resumed = message.get("resumed_from")
             gathering.resumed_from = CheckpointId(**resumed) if resumed else None
-        if len(gathering.receipts) < world_size:
+        gathering.seconds = max(gathering.seconds, float(message.get("seconds", 0.0)))
+        if len(gathering.receipts) < world_size or gathering.complete:
             return None
+        gathering.complete = True
         async with self._committing:
+            await self._claimed()
             return await self._commit(self._store, receipt.id, gathering)
+
+    def expect(self, checkpoint: CheckpointId) -> None:
+        """Only receipts of this checkpoint count from now on: it is being sent."""
+        self._expected = checkpoint
+        gathering = self._gathering.get(checkpoint)
+        self._gathering = {checkpoint: gathering} if gathering else {}
 
     def abandon(self, checkpoint: CheckpointId, why: str) -> Abandoned:
         """Give up a checkpoint that can't be completed; the next one is tried as usual."""
         self._gathering.pop(checkpoint, None)
         message = f"the checkpoint of step {checkpoint.step} could not be saved: {why}"
         self._tell("CheckpointFailed", message)
-        return Abandoned(checkpoint.step, message)
+        return Abandoned(checkpoint, message)
 
     async def settle(self) -> None:
         """Wait for the work in hand, at the end of a group."""
@@ -142,6 +189,7 @@ class Committer:
         self, store: Store, checkpoint: CheckpointId, gathering: _Gathering
     ) -> Committed | Abandoned:
         receipts = [gathering.receipts[rank] for rank in sorted(gathering.receipts)]
+        began = time.monotonic()
         now = datetime.now(UTC).replace(microsecond=0)
         try:
             await self._patiently(
@@ -150,6 +198,7 @@ class Committer:
                     checkpoint,
                     receipts,
                     created=now,
+                    claimed=self._generation,
                     metrics=gathering.metrics,
                     resumed_from=gathering.resumed_from,
                 )
@@ -163,12 +212,12 @@ class Committer:
         self._note_best(checkpoint.step, uri, gathering.metrics)
         log.info("checkpoint of step %d is committed", checkpoint.step)
         return Committed(
-            step=checkpoint.step,
-            generation=checkpoint.generation,
+            id=checkpoint,
             uri=uri,
             time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             metrics=dict(gathering.metrics),
             best=self._best_so_far,
+            seconds=gathering.seconds + time.monotonic() - began,
         )
 
     def _note_best(self, step: int, uri: str, metrics: Mapping[str, float]) -> None:

@@ -209,6 +209,17 @@ class Group:
             return []
         return self._failed(failure, now)
 
+    def hung(self, generation: int, seconds: float, now: float, time: str) -> list[Action]:
+        """No rank has made a step for so long: the group is restarted as after a crash."""
+        if generation != self.generation or self.state is not State.RUNNING:
+            return []
+        message = f"no step for {seconds:g} s; the stacks of all workers are in their logs"
+        return self._failed(RestartReport(time=time, reason="Hung", message=message), now)
+
+    def abandoned(self) -> list[Action]:
+        """The generation can't begin on every node: it is nobody's failure."""
+        return self._stop() if self.state is State.RUNNING else []
+
     # --- decisions -------------------------------------------------------------------------------
 
     def _failed(self, failure: RestartReport, now: float) -> list[Action]:

@@ -1,30 +1,36 @@
 """The lead: worker 0's agent drives the group.
 
 A shell around `group` (when generations begin and end), `agreement` (steps at which all ranks
-save or stop) and `committer` (which checkpoints exist). Every event goes through one queue, so
-that each decision sees the whole state.
+save or stop), `pipeline` (how far each checkpoint is), `sources` (from whose memory a generation
+starts) and `committer` (which checkpoints are in storage). Every event goes through one queue,
+so that each decision sees the whole state.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from headway.agent.agreement import Agreement, Decide, Move, Propose
 from headway.agent.committer import Abandoned, Committed, Committer
 from headway.agent.config import PodConfig
-from headway.agent.faults import describe
-from headway.agent.group import Action, Begin, Finish, Group, Leave, StopAll
+from headway.agent.faults import describe, utc
+from headway.agent.group import Action, Begin, Finish, Group, Leave, State, StopAll
 from headway.agent.member import SILENCE_SECONDS
+from headway.agent.memory import Copy
+from headway.agent.pipeline import Pipeline, Upload
+from headway.agent.rankstates import RankStates
 from headway.agent.reporting import Reporter
-from headway.agent.wire import LINE_LIMIT, Channel, HandshakeFailed, Message, welcome
+from headway.agent.sources import Source, choose
+from headway.agent.wire import LINE_LIMIT, Channel, HandshakeFailed, Hello, Message, welcome
 from headway.checkpoint.errors import Fenced
 from headway.checkpoint.layout import CheckpointId
 from headway_api.contract import AGENT_PORT, STORE_PORTS, ExitCode
@@ -32,6 +38,13 @@ from headway_api.contract import AGENT_PORT, STORE_PORTS, ExitCode
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.5
 _HANDSHAKE_SECONDS = 5.0
+_STACKS_SECONDS = 2.0
+"""Time for workers to write their stacks to the log."""
+_TRIES_FROM_MEMORY = 2
+"""So many generations may end without a step before memory is no longer trusted: what is in it
+may be what kills them (Megatron-LM#5281 restarted 44 times from a bad replica)."""
+_LAST_SECONDS = 60.0
+"""Longest time that the end of a failed group waits for storage."""
 _MARGIN_BEFORE_KILL = 5.0
 """Seconds before the end of the grace period at which waiting for a checkpoint is given up."""
 
@@ -41,6 +54,8 @@ class _Connection:
     channel: Channel
     uid: str
     heard: float
+    address: str
+    copies: list[Copy]
 
 
 class Lead:
@@ -67,9 +82,16 @@ class Lead:
         self._agreement = Agreement(group.world_size)
         self._attached: set[int] = set()
         self._stop_deadline: float | None = None
-        self._saved_at = time.monotonic()
-        self._steady = False
+        self._saved_at = self._progress_at = time.monotonic()
+        self._pipeline = Pipeline(frozenset(range(group.world_size)))
+        self._states = RankStates(config.processes)
+        self._saving_step: int | None = None
+        self._in_storage: CheckpointId | None = None
+        self._distrusted = 0
+        self._dumping = self._waiting = False
+        self._settled = asyncio.Event()
         self._led = False
+        self._leave_at = 0.0
         self.ended: Finish | None = None
 
     # --- the loop -----------------------------------------------------------------------------
@@ -109,12 +131,14 @@ class Lead:
             connection.channel.send({"type": "beat"})
             if now - connection.heard > SILENCE_SECONDS:
                 log.warning("worker %d has been silent for %g s", index, SILENCE_SECONDS)
+                self._reporter.lost(index, connection.uid)
                 self._spawn(connection.channel.close())
         if self._stop_deadline is not None and now > self._stop_deadline:
             self._stop_deadline = None
             log.warning("no checkpoint before the end of the grace period; ending the workers")
             self._broadcast({"type": "terminate"})
         self._save_when_due(now)
+        self._look_for_hang(now)
         return []
 
     # --- connections ----------------------------------------------------------------------------
@@ -123,14 +147,15 @@ class Lead:
         channel = Channel(reader, writer)
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                index, uid, generation = await welcome(channel, self._key)
+                hello = await welcome(channel, self._key)
         except (HandshakeFailed, TimeoutError) as error:
             log.warning("refused a connection: %s", error)
             await channel.close()
             return
-        address = str(writer.get_extra_info("peername")[0])
-        connection = _Connection(channel, uid, time.monotonic())
-        self._post(lambda: self._on_joined(index, connection, address, generation))
+        index, address = hello.index, str(writer.get_extra_info("peername")[0])
+        copies = [_copy(each) for each in hello.copies]
+        connection = _Connection(channel, hello.uid, time.monotonic(), address, copies)
+        self._post(lambda: self._on_joined(index, connection, hello))
         while (message := await channel.receive()) is not None:
             connection.heard = time.monotonic()
             if message["type"] != "beat":
@@ -138,19 +163,20 @@ class Lead:
         self._post(lambda: self._on_lost(index, connection))
         await channel.close()
 
-    def _on_joined(
-        self, index: int, connection: _Connection, address: str, generation: int
-    ) -> list[Action]:
-        if self._led and generation > self._group.generation:
+    def _on_joined(self, index: int, connection: _Connection, hello: Hello) -> list[Action]:
+        if self._led and hello.generation > self._group.generation:
             return self._fenced(
-                f"worker {index} has been in generation {generation} of another lead"
+                f"worker {index} has been in generation {hello.generation} of another lead"
             )
-        self._group.heard(generation)
+        self._group.heard(hello.generation)
         older = self._connections.get(index)
         actions = self._on_lost(index, older) if older else []
         self._connections[index] = connection
-        log.info("worker %d has joined from %s", index, address)
-        return actions + self._group.joined(index, connection.uid, address)
+        self._reporter.found(index)
+        for kept in hello.kept:
+            self._states.add_all(kept)
+        log.info("worker %d has joined from %s", index, connection.address)
+        return actions + self._group.joined(index, connection.uid, connection.address)
 
     def _on_lost(self, index: int, connection: _Connection) -> list[Action]:
         if self._connections.get(index) is not connection:
@@ -169,12 +195,29 @@ class Lead:
             case "exit":
                 return self._on_exit(index, message)
             case "stopped":
+                connection.copies = [_copy(each) for each in message["copies"]]
                 return self._group.node_stopped(index, int(message["generation"]))
+            case "unready" if message["generation"] == self._group.generation:
+                self._distrusted = _TRIES_FROM_MEMORY
+                return self._group.abandoned()
             case "going":
                 return self._on_going(index)
             case "worker" if message["generation"] == self._group.generation:
                 self._on_worker(int(message["rank"]), message["message"])
+            case _:
+                self._on_uploader(message)
         return []
+
+    def _on_uploader(self, message: Message) -> None:
+        match message["type"]:
+            case "receipt":
+                self._spawn(self._on_receipt(message))
+            case "unsent":  # a worker has already begun to write over it
+                self._upload(self._pipeline.failed(_id(message)))
+            case "failed":
+                self._saved(self._committer.abandon(_id(message), str(message["failed"])))
+            case "waiting":
+                self._storage_waits(str(message["message"]))
 
     def _on_exit(self, index: int, message: Message) -> list[Action]:
         if message["code"] == ExitCode.DONE:
@@ -193,7 +236,7 @@ class Lead:
         member = self._group.members.get(index)
         if member is not None and member.busy and self._stop_deadline is None:
             grace = max(self._config.grace_seconds - _MARGIN_BEFORE_KILL, 1.0)
-            self._stop_deadline = time.monotonic() + grace
+            self._stop_deadline = self._leave_at = time.monotonic() + grace
             if len(self._attached) == self._group.world_size:
                 self._move(self._agreement.propose("stop"))
             else:  # scripts that know nothing of Headway get the signal themselves
@@ -204,9 +247,11 @@ class Lead:
         match message["type"]:
             case "attach":
                 self._attached.add(rank)
+                self._progress_at = time.monotonic()
                 self._agreement.reached(int(message.get("step", 0)))
             case "step":
                 self._group.stepped()
+                self._distrusted, self._progress_at = 0, time.monotonic()
                 self._agreement.reached(int(message["step"]))
                 self._reporter.stepped(message)
             case "restored":
@@ -216,10 +261,10 @@ class Lead:
                 self._move(self._agreement.promised(int(message["number"]), rank))
             case "refuse":
                 self._move(self._agreement.refused(int(message["number"]), int(message["step"])))
-            case "receipt":
-                self._spawn(self._on_receipt(message))
+            case "sealed":
+                self._on_sealed(rank, message)
             case "save_failed":
-                self._on_save_failed(message)
+                self._saved(self._committer.abandon(_id(message), str(message["message"])))
             case "event":
                 self._reporter.event(message["reason"], message["message"], message["severity"])
 
@@ -228,20 +273,51 @@ class Lead:
     def _save_when_due(self, now: float) -> None:
         policy = self._config.checkpoint
         ready = (
-            self._committer.idle
+            self._committer.stores
+            and self._group.state is State.RUNNING
             and self._stop_deadline is None
             and self._agreement.open is None
-            and self._steady
+            and self._pipeline.copying is None
             and len(self._attached) == self._group.world_size
         )
         if not ready:
             return
         if policy.every_steps:
-            self._steady = False
             self._move(self._agreement.propose("save", policy.every_steps))
         elif now - self._saved_at >= (policy.every_seconds or 300):
-            self._steady = False
             self._move(self._agreement.propose("save"))
+
+    def _agreed(self, proposal: Propose) -> None:
+        """All ranks save after this step: nothing else is saved or sent before they have."""
+        checkpoint = CheckpointId(self._group.generation, proposal.step)
+        every, before = self._config.checkpoint.every_steps, self._saving_step
+        if every and proposal.purpose == "save" and before is not None:
+            for _ in range((proposal.step - before) // every - 1):
+                self._reporter.skipped()
+        self._saving_step = proposal.step
+        self._saved_at = time.monotonic()
+        self._pipeline.agreed(checkpoint, urgent=proposal.purpose == "stop")
+
+    def _on_sealed(self, rank: int, message: Message) -> None:
+        checkpoint = _id(message)
+        if self._group.replicas > 1:
+            self._states.add(checkpoint, rank, message["rank_state"])
+        self._upload(self._pipeline.sealed(checkpoint, rank))
+        if self._pipeline.newest == checkpoint:
+            log.debug("checkpoint of step %d is in memory", checkpoint.step)
+            if self._group.replicas > 1:
+                self._send(1, {"type": "keep", **self._states.of(checkpoint, 0)})
+            self._save_when_due(time.monotonic())
+
+    def _upload(self, uploads: list[Upload]) -> None:
+        for upload in uploads:
+            self._committer.expect(upload.id)
+            self._broadcast({"type": "upload", **_json(upload.id)})
+
+    def _storage_waits(self, why: str) -> None:
+        if not self._waiting:
+            self._reporter.event("StorageUnavailable", f"storage does not answer: {why}")
+        self._waiting = True
 
     async def _on_receipt(self, message: Message) -> None:
         try:
@@ -252,21 +328,40 @@ class Lead:
         if result is not None:
             self._saved(result)
 
-    def _on_save_failed(self, message: Message) -> None:
-        checkpoint = CheckpointId(int(message["generation"]), int(message["step"]))
-        self._saved(self._committer.abandon(checkpoint, str(message["message"])))
-
     def _saved(self, result: Committed | Abandoned) -> None:
-        """A checkpoint has come to an end, one way or the other: the next one may be taken."""
-        self._saved_at, self._steady = time.monotonic(), True
+        """A checkpoint has come to an end, one way or the other."""
         told: Message = {"type": "abandoned", "step": result.step}
+        self._waiting = False
         if isinstance(result, Committed):
             told["type"] = "committed"
-            self._reporter.committed(result)
+            self._reporter.committed(result, result.seconds)
             self._spawn(self._committer.retire())
+            uploads = self._pipeline.settle(result.id)
         else:
             told["message"] = result.message
+            uploads = self._pipeline.failed(result.id)
         self._broadcast({"type": "tell", "message": told})
+        self._upload(uploads)
+        self._settled.set()
+
+    # --- hangs -----------------------------------------------------------------------------------
+
+    def _look_for_hang(self, now: float) -> None:
+        """A script that has reported steps, and reports none for too long, has hung."""
+        deadline = self._group.policy.progress_deadline_seconds
+        watched = self._group.state is State.RUNNING and self._attached and not self._dumping
+        if not watched or self._stop_deadline is not None or now - self._progress_at < deadline:
+            return
+        self._dumping = True
+        log.warning("no step for %g s; the stacks of all workers follow", deadline)
+        self._broadcast({"type": "stacks"})
+        self._spawn(self._end_hang(self._group.generation, deadline))
+
+    async def _end_hang(self, generation: int, deadline: float) -> None:
+        await asyncio.sleep(_STACKS_SECONDS)
+        self._post(
+            lambda: self._group.hung(generation, deadline, time.monotonic(), utc(time.time()))
+        )
 
     def _fenced(self, why: str) -> list[Action]:
         return [Finish(ExitCode.FENCED, "Fenced", why)]
@@ -282,6 +377,8 @@ class Lead:
                 }
             else:
                 assert isinstance(move, Decide)
+                if move.accepted:
+                    self._agreed(move.proposal)
                 message = {"type": "decide", "number": move.number, "accepted": move.accepted}
             self._broadcast({"type": "tell", "message": message})
 
@@ -294,19 +391,37 @@ class Lead:
             case StopAll(generation):
                 self._broadcast({"type": "stop", "generation": generation})
             case Leave(indices):
-                # The lead goes last: the others hear from it until they are gone.
-                for index in sorted(indices, reverse=True):
-                    self._send(index, {"type": "finish", "code": ExitCode.PREEMPTED})
-                self._stop_deadline = None
+                self._spawn(self._let_go(indices))
             case Finish():
-                await self._finish(action)
+                self._spawn(self._finish(action))
+
+    async def _let_go(self, indices: Collection[int]) -> None:
+        await self._send_the_rest(self._leave_at - time.monotonic())
+        # The lead goes last: the others hear from it until they are gone.
+        for index in sorted(indices, reverse=True):
+            self._send(index, {"type": "finish", "code": ExitCode.PREEMPTED})
+        self._stop_deadline = None
+
+    async def _send_the_rest(self, seconds: float) -> None:
+        """Memory goes with the pods: what is not in storage yet is sent now, if it can be."""
+        rest, deadline = self._pipeline.unsent, time.monotonic() + seconds
+        if rest is None or self._group.missing or not self._committer.stores:
+            return
+        log.info("sending the checkpoint of step %d to storage before the pods go", rest.step)
+        self._upload(self._pipeline.began(rest))
+        while self._pipeline.unsent == rest and (left := deadline - time.monotonic()) > 0:
+            self._settled.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._settled.wait(), min(left, 1.0))
 
     async def _finish(self, finish: Finish) -> None:
         if self.ended is not None:
             return
+        self.ended = finish
         if finish.code == ExitCode.DONE:
             await self._committer.settle()
-        self.ended = finish
+        elif finish.code != ExitCode.FENCED:
+            await self._send_the_rest(_LAST_SECONDS)
         log.info("the group ends: %s", finish.message.splitlines()[0])
         for index in sorted(self._connections, reverse=True):
             code = finish.code
@@ -320,6 +435,9 @@ class Lead:
         await asyncio.sleep(pause)
         try:
             generation = await self._committer.claim(self._group.highest)
+            if not self._led and any(c.copies for c in self._connections.values()):
+                # Another lead has led those who hold something: is there anything newer?
+                self._in_storage = await self._committer.newest()
         except Fenced as error:
             self._post(lambda e=error: self._fenced(str(e)))  # type: ignore[misc]
             return
@@ -331,22 +449,42 @@ class Lead:
             return group.interrupted()
         self._agreement = Agreement(group.world_size)
         self._attached.clear()
-        self._stop_deadline, self._steady = None, True
-        self._saved_at = time.monotonic()
+        self._stop_deadline, self._saving_step, self._dumping = None, None, False
+        self._saved_at = self._progress_at = time.monotonic()
         self._led = True
         group.began(generation, time.monotonic())
         self._reporter.began(generation)
-        log.info("generation %d starts with %d ranks", generation, group.world_size)
-        self._broadcast(
-            {
-                "type": "start",
-                "generation": generation,
-                "world_size": group.world_size,
-                "master_addr": self._config.address,
-                "master_port": store_port(self._config.address, generation),
-            }
-        )
+        source = self._choose_source()
+        where = f" from {source.id} in memory" if source else ""
+        log.info("generation %d starts with %d ranks%s", generation, group.world_size, where)
+        start = {
+            "type": "start",
+            "generation": generation,
+            "world_size": group.world_size,
+            "master_addr": self._config.address,
+            "master_port": store_port(self._config.address, generation),
+        }
+        for index in self._connections:
+            self._send(index, {**start, "restore": self._restore_order(source, index)})
+        self._upload(self._pipeline.began(source.id if source else None))
         return []
+
+    def _choose_source(self) -> Source | None:
+        """Memory, unless the generations that started from it have not got to a single step."""
+        self._distrusted += 1
+        if self._distrusted > _TRIES_FROM_MEMORY:
+            return None
+        held = {index: connection.copies for index, connection in self._connections.items()}
+        return choose(held, self._states.knows, self._in_storage)
+
+    def _restore_order(self, source: Source | None, index: int) -> Message | None:
+        if source is None:
+            return None
+        order: Message = _json(source.id)
+        if index in source.donors:
+            order["from"] = self._connections[source.donors[index]].address
+            order["rank_states"] = self._states.of(source.id, index)["states"]
+        return order
 
     def _report(self) -> None:
         group = self._group
@@ -372,6 +510,18 @@ class Lead:
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()
             self._post(lambda: _broken(error))
+
+
+def _id(message: Message) -> CheckpointId:
+    return CheckpointId(int(message["generation"]), int(message["step"]))
+
+
+def _json(checkpoint: CheckpointId) -> Message:
+    return {"generation": checkpoint.generation, "step": checkpoint.step}
+
+
+def _copy(message: Message) -> Copy:
+    return Copy(_id(message), bool(message["replicated"]))
 
 
 def _broken(error: BaseException | None) -> list[Action]:

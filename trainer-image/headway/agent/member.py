@@ -11,18 +11,21 @@ from typing import Any, TypeVar
 from headway.agent import tls
 from headway.agent.config import PodConfig
 from headway.agent.node import Node
-from headway.agent.wire import LINE_LIMIT, Channel, HandshakeFailed, Message, greet
+from headway.agent.peers import is_silence
+from headway.agent.wire import LINE_LIMIT, Channel, HandshakeFailed, Hello, Message, greet
 from headway_api.contract import AGENT_PORT, ExitCode
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 5.0
 """A peer that says nothing for so long is lost."""
+_CONNECT_SECONDS = 3.0
 _RETRY_SECONDS = 0.2
 
 T = TypeVar("T")
-FindLead = Callable[[], Coroutine[Any, Any, str]]
-"""Gives the address of the pod that leads now; waits until there is one."""
+FindLead = Callable[[bool], Coroutine[Any, Any, str]]
+"""Gives the address of the pod that leads now; waits until there is one. Is told whether the one
+given last has been silent."""
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
@@ -46,13 +49,14 @@ class Member:
         self._find_lead = find_lead
         self._channel: Channel | None = None
         self._going = asyncio.Event()
+        self._silent = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.node = Node(config, self._say)
+        self.node = Node(config, key, self._say)
 
     async def run(self) -> int:
         """Take part until the group ends; returns the pod's exit code."""
-        self._spawn(self.node.launcher.warm_up())
+        self._spawn(self.node.warm_up())
         work = asyncio.ensure_future(self._take_part())
         try:
             watched: set[asyncio.Future[Any]] = {work, self._broken}
@@ -63,11 +67,12 @@ class Member:
         finally:
             work.cancel()
             self._broken.cancel()
-            await self.node.launcher.stop()
+            await self.node.close()
 
     async def _take_part(self) -> int:
         while True:
-            address = await unless(self._going, self._find_lead())
+            address = await unless(self._going, self._find_lead(self._silent))
+            self._silent = False
             code = None if address is None else await self._session(address)
             # Whatever ended the session, nothing of this pod may train without a lead.
             await self.node.stop()
@@ -91,18 +96,19 @@ class Member:
             server_hostname=tls.hostname(self._config.namespace, self._config.job, self._tls),
         )
         try:
-            reader, writer = await asyncio.wait_for(connecting, SILENCE_SECONDS)
+            reader, writer = await asyncio.wait_for(connecting, _CONNECT_SECONDS)
         except ssl.SSLError as error:
             log.warning("%s is not the lead of this job: %s", address, error)
             return None
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError) as error:
+            self._silent = is_silence(error)
             return None
         channel = Channel(reader, writer)
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
-                here = self._config
-                await greet(channel, self._key, here.index, here.pod_uid, self.node.generation)
+                await greet(channel, self._key, self._hello())
         except (HandshakeFailed, TimeoutError) as error:
+            self._silent = is_silence(error)
             log.warning("no agreement with the lead at %s: %s", address, error)
             await channel.close()
             return None
@@ -117,6 +123,10 @@ class Member:
             beat.cancel()
             await channel.close()
 
+    def _hello(self) -> Hello:
+        here, node = self._config, self.node
+        return Hello(here.index, here.pod_uid, node.generation, node.copies(), node.kept)
+
     async def _beat(self, channel: Channel) -> None:
         while True:
             channel.send({"type": "beat"})
@@ -128,6 +138,7 @@ class Member:
                 order = await asyncio.wait_for(channel.receive(), SILENCE_SECONDS)
             except TimeoutError:
                 log.warning("the lead has been silent for %g s", SILENCE_SECONDS)
+                self._silent = True
                 return None
             if order is None:
                 return None
@@ -142,6 +153,12 @@ class Member:
                 self._spawn(self.node.start(order))
             case "stop":
                 self._spawn(self._stop(int(order["generation"])))
+            case "keep":
+                self.node.keep(order)
+            case "stacks":
+                self.node.show_stacks()
+            case "upload":
+                self.node.upload(order)
             case "terminate":
                 self.node.terminate()
             case "tell":
@@ -149,7 +166,8 @@ class Member:
 
     async def _stop(self, generation: int) -> None:
         await self.node.stop()
-        self._say({"type": "stopped", "generation": generation})
+        copies = self.node.copies()
+        self._say({"type": "stopped", "generation": generation, "copies": copies})
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def run() -> None:

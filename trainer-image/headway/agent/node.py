@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
-from headway.agent import oom, orphans
+from headway.agent import oom, orphans, transfer
 from headway.agent.config import PodConfig
 from headway.agent.launcher import Launcher
-from headway.agent.wire import Message
+from headway.agent.memory import Memory, NoRoomError
+from headway.agent.uploads import Uploads
+from headway.agent.wire import Hello, Message
 from headway.agent.worker_link import WorkerLink
 from headway.agent.workers import Exit, Worker
+from headway.checkpoint.layout import CheckpointId
 from headway_api import contract
 from headway_api.contract import ExitCode
 
+log = logging.getLogger(__name__)
+_KEPT = 3
+"""Checkpoints whose rank states are kept: those in both slots, and one that is being sealed."""
 Say = Callable[[Message], None]
 """Sends a message to the lead."""
 
@@ -39,8 +47,9 @@ def rank_env(config: PodConfig, start: Message, local_rank: int, socket: Path) -
 class Node:
     """Runs this pod's workers, generation by generation, and tells the lead how they fare."""
 
-    def __init__(self, config: PodConfig, say: Say) -> None:
+    def __init__(self, config: PodConfig, key: bytes, say: Say) -> None:
         self._config = config
+        self._key = key
         self._say = say
         self._workers: list[Worker] = []
         self._watchers: set[asyncio.Task[None]] = set()
@@ -48,8 +57,28 @@ class Node:
         self._ooms = oom.kills()
         self._starting: asyncio.Task[None] | None = None
         self._stopping = asyncio.Lock()
+        self._held: dict[int, int] = {}
+        self._restore: Message = {}
+        self._uploads = Uploads(self._uploaded)
         self.launcher = Launcher(config)
+        self.memory = Memory(config.processes)
+        self._server = transfer.StateServer(self.memory, key, config.address)
+        self.kept: list[Message] = []
         self.generation = 0
+
+    async def warm_up(self) -> None:
+        """Start what takes seconds to be there, before it is needed."""
+        if self._config.storage_uri:
+            self._uploads.start()
+            if self._config.replicas > 1:
+                await self._server.open()
+        await self.launcher.warm_up()
+
+    async def close(self) -> None:
+        """End what stays from one generation to the next."""
+        self._server.close()
+        await self._uploads.stop()
+        await self.launcher.stop()
 
     async def start(self, order: Message) -> None:
         """Start the workers of a generation. An order for an old generation is ignored."""
@@ -64,8 +93,11 @@ class Node:
             self._starting.result()
 
     async def _start(self, generation: int, order: Message) -> None:
+        self._restore = dict(order.get("restore") or {})
         self._link = WorkerLink(self._config.scratch, generation, self._relay)
         await self._link.open()
+        if not await self._have_checkpoint(generation):
+            return
         for local_rank in range(self._config.processes):
             env = rank_env(self._config, order, local_rank, self._link.path)
             prefix = f"[{env['RANK']}] " if self._config.processes > 1 else ""
@@ -77,9 +109,27 @@ class Node:
                 self._report(generation, Exit(local_rank, ExitCode.CONFIG, "", message))
                 return
             self._workers.append(worker)
-            task = asyncio.create_task(self._watch(generation, worker))
-            self._watchers.add(task)
-            task.add_done_callback(self._watchers.discard)
+            self._spawn(self._watch(generation, worker))
+
+    async def _have_checkpoint(self, generation: int) -> bool:
+        """Get the checkpoint of this generation from another pod, if we must."""
+        order = self._restore
+        if "from" not in order:
+            return True
+        first = self._config.index * self._config.processes
+        states = {
+            local: (first + local, order["rank_states"][str(first + local)])
+            for local in range(self._config.processes)
+        }
+        wanted = {"generation": order["generation"], "step": order["step"]}
+        hello = Hello(self._config.index, self._config.pod_uid, self.generation)
+        try:
+            await transfer.fetch(self.memory, self._key, order["from"], hello, wanted, states)
+        except transfer.TransferError as error:
+            log.warning("no checkpoint from another pod's memory: %s", error)
+            self._say({"type": "unready", "generation": generation, "message": str(error)})
+            return False
+        return True
 
     async def stop(self) -> None:
         """Kill the workers and what they have started, and wait until they are gone."""
@@ -95,7 +145,7 @@ class Node:
             worker.signal(signal.SIGKILL)
         if self._watchers:
             await asyncio.wait(set(self._watchers))
-        await asyncio.to_thread(orphans.kill, self.launcher.pids)
+        await asyncio.to_thread(orphans.kill, self.launcher.pids | self._uploads.pids)
         self._workers.clear()
         if self._link is not None:
             await self._link.close()
@@ -130,7 +180,87 @@ class Node:
             }
         )
 
+    # --- what workers say ------------------------------------------------------------------------
+
     def _relay(self, rank: int, message: Message) -> None:
-        self._say(
-            {"type": "worker", "generation": self.generation, "rank": rank, "message": message}
-        )
+        match message["type"]:
+            case "slots":
+                self._spawn(self._give_slots(rank, message))
+            case "restore":
+                self.tell({"type": "answer", "ask": message["ask"], **self._offer()}, rank)
+            case _:
+                said = {"generation": self.generation, "rank": rank, "message": message}
+                self._say({"type": "worker", **said})
+
+    async def _give_slots(self, rank: int, message: Message) -> None:
+        local_rank = rank % self._config.processes
+        answer: Message = {"type": "answer", "ask": message["ask"]}
+        try:
+            nbytes = int(message["nbytes"])
+            answer["paths"] = await asyncio.to_thread(self.memory.ensure, local_rank, nbytes)
+        except (NoRoomError, OSError) as error:
+            answer["refused"] = str(error)
+        self.tell(answer, rank)
+        self.tell({"type": "held", "slot": self._held.get(rank)}, rank)
+
+    def _offer(self) -> Message:
+        """What a worker restores from: this pod's memory, or nothing (then storage)."""
+        return self.memory.offer(_id(self._restore)) if self._restore else {}
+
+    def copies(self) -> list[Message]:
+        """The checkpoints that this pod's memory holds, for the lead."""
+        return [
+            {"generation": c.id.generation, "step": c.id.step, "replicated": c.replicated}
+            for c in self.memory.copies()
+        ]
+
+    def show_stacks(self) -> None:
+        """Let the workers write what each of their threads is doing to the log."""
+        if self._link is None:
+            return
+        first = self._config.index * self._config.processes
+        for worker in self._workers:
+            # Others would be killed by the signal.
+            if first + worker.local_rank in self._link.ranks:
+                worker.ask_for_stacks()
+
+    def keep(self, message: Message) -> None:
+        """Keep the states of the lead's own ranks: should its pod be lost, its successor asks."""
+        self.kept = [*self.kept, message][-_KEPT:]
+
+    # --- the way to storage -----------------------------------------------------------------------
+
+    def upload(self, order: Message) -> None:
+        """Send the parts of this pod's ranks to storage."""
+        slots = self.memory.find(_id(order))
+        if slots is None:
+            self._say({"type": "unsent", **order})
+            return
+        parts = []
+        for local_rank, number in enumerate(slots):
+            rank = self._config.index * self._config.processes + local_rank
+            self._held[rank] = number
+            self.tell({"type": "held", "slot": number}, rank)
+            parts.append({"rank": rank, "slot": self.memory.paths(local_rank)[number]})
+        named = {"generation": order["generation"], "step": order["step"]}
+        self._uploads.order({**named, "parts": parts})
+
+    def _uploaded(self, message: Message) -> None:
+        if "waiting" in message:
+            self._say({"type": "waiting", "message": message["waiting"]})
+            return
+        rank = int(message["rank"])
+        self._held.pop(rank, None)
+        self.tell({"type": "held", "slot": None}, rank)
+        kinds = {"failed": "failed", "overwritten": "unsent"}
+        kind = next((kind for name, kind in kinds.items() if name in message), "receipt")
+        self._say({"type": kind, **message})
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+
+
+def _id(message: Message) -> CheckpointId:
+    return CheckpointId(int(message["generation"]), int(message["step"]))

@@ -152,7 +152,7 @@ class Reporter:
         fallbacks = [str(skipped) for skipped in message.get("fallbacks", [])]
         self._update(
             resumed_from_step=int(message["step"]),
-            restored_from=message.get("source"),
+            restored_from=str(message.get("source", "")).capitalize() or None,
             fallback="; ".join(fallbacks)[:_FALLBACK] or None,
         )
         for skipped in fallbacks:

@@ -23,7 +23,9 @@ def fit(report: TerminationReport) -> str:
             last = progress.last_restart
             if last is not None:
                 last = last.model_copy(update={"message": last.message[-min(longest, 300) :]})
-            progress = progress.model_copy(update={"events": [], "last_restart": last})
+            progress = progress.model_copy(
+                update={"events": [], "silent": [], "last_restart": last}
+            )
         text = report.model_copy(
             update={
                 "message": report.message[-longest:],

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Message = dict[str, Any]
@@ -66,15 +67,32 @@ def _proof(key: bytes, role: str, *parts: str) -> str:
     return hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
-async def greet(channel: Channel, key: bytes, index: int, uid: str, generation: int) -> None:
+@dataclass(frozen=True)
+class Hello:
+    """What a member says of itself.
+
+    Attributes:
+        index: Of its pod.
+        uid: Of its pod.
+        generation: The latest that its pod has taken part in; 0 before the first.
+        copies: The checkpoints that its memory holds (see `node`).
+        kept: Rank states that it keeps for the lead's own pod (see `rankstates`).
+    """
+
+    index: int
+    uid: str
+    generation: int
+    copies: list[Message] = field(default_factory=list)
+    kept: list[Message] = field(default_factory=list)
+
+
+async def greet(channel: Channel, key: bytes, hello: Hello) -> None:
     """Prove to the lead who we are, and check that it is the lead.
 
     Args:
         channel: to the lead.
         key: of the job.
-        index: of this pod.
-        uid: of this pod.
-        generation: the latest that this pod has taken part in; 0 before the first.
+        hello: what we say of ourselves.
 
     Raises:
         HandshakeFailed: the other side could not prove that it holds the key.
@@ -83,34 +101,35 @@ async def greet(channel: Channel, key: bytes, index: int, uid: str, generation: 
     if challenge is None or not isinstance(challenge.get("nonce"), str):
         raise HandshakeFailed("the lead closed the connection before it was greeted")
     theirs, ours = challenge["nonce"], secrets.token_hex(16)
-    proof = _proof(key, "member", theirs, ours, str(index), uid, str(generation))
-    said = {"index": index, "uid": uid, "generation": generation}
-    channel.send({**said, "nonce": ours, "proof": proof})
+    text = json.dumps(asdict(hello), sort_keys=True)
+    proof = _proof(key, "member", theirs, ours, text)
+    channel.send({"hello": text, "nonce": ours, "proof": proof})
     answer = await channel.receive()
     expected = _proof(key, "lead", theirs, ours)
     if answer is None or not hmac.compare_digest(str(answer.get("proof")), expected):
         raise HandshakeFailed("the lead did not prove that it holds the job's key")
 
 
-async def welcome(channel: Channel, key: bytes) -> tuple[int, str, int]:
-    """The lead's side of `greet`; returns the member's index, pod UID and latest generation.
+async def welcome(channel: Channel, key: bytes) -> Hello:
+    """The lead's side of `greet`; returns what the member says of itself.
 
     Raises:
         HandshakeFailed: the other side does not hold the key.
     """
     ours = secrets.token_hex(16)
     channel.send({"nonce": ours})
-    hello = await channel.receive()
-    if hello is None:
+    said = await channel.receive()
+    if said is None:
         raise HandshakeFailed("closed before the handshake was done")
-    index, generation = hello.get("index"), hello.get("generation")
-    uid, theirs = hello.get("uid"), hello.get("nonce")
-    if not (isinstance(index, int) and isinstance(generation, int)):
+    text, theirs = said.get("hello"), said.get("nonce")
+    if not (isinstance(text, str) and isinstance(theirs, str)):
         raise HandshakeFailed("the greeting is not one of an agent")
-    if not (isinstance(uid, str) and isinstance(theirs, str)):
-        raise HandshakeFailed("the greeting is not one of an agent")
-    expected = _proof(key, "member", ours, theirs, str(index), uid, str(generation))
-    if not hmac.compare_digest(str(hello.get("proof")), expected):
-        raise HandshakeFailed(f"worker {index} did not prove that it holds the job's key")
+    expected = _proof(key, "member", ours, theirs, text)
+    if not hmac.compare_digest(str(said.get("proof")), expected):
+        raise HandshakeFailed("an agent did not prove that it holds the job's key")
+    try:
+        hello = Hello(**json.loads(text))
+    except (TypeError, ValueError):
+        raise HandshakeFailed("the greeting is that of another version of Headway") from None
     channel.send({"proof": _proof(key, "lead", ours, theirs)})
-    return index, uid, generation
+    return hello

@@ -33,6 +33,11 @@ class WorkerLink:
         self._channels: dict[int, Channel] = {}
         self._server: asyncio.Server | None = None
 
+    @property
+    def ranks(self) -> set[int]:
+        """Global ranks that are connected."""
+        return set(self._channels)
+
     async def open(self) -> None:
         """Start listening."""
         self.path.unlink(missing_ok=True)

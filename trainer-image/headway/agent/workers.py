@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from headway.zygote.protocol import STACKS_SIGNAL
+
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 2048
 _CHUNK = 64 * 1024
@@ -153,6 +155,11 @@ class Worker:
         for kill in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 kill(self.pid, number)
+
+    def ask_for_stacks(self) -> None:
+        """Have the stacks of its threads written to its output."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, STACKS_SIGNAL)
 
     async def _copy(self, output: BinaryIO) -> None:
         loop = asyncio.get_running_loop()

@@ -122,11 +122,11 @@ def partition(
     offset = 0
     for spec in shared:
         for rank, start, stop in _owners(spec, offset, cuts):
-            parts[rank].extend(_chunks(spec, start, stop))
+            parts[rank].extend(pieces_of(spec, start, stop))
         offset += spec.nbytes
     for spec in ordered:
         if spec.name in rank_zero:
-            parts[0].extend(_chunks(spec, 0, spec.count))
+            parts[0].extend(pieces_of(spec, 0, spec.count))
     return parts
 
 
@@ -152,7 +152,8 @@ def _owners(spec: TensorSpec, offset: int, cuts: list[int]) -> Iterator[tuple[in
             yield rank, start, stop
 
 
-def _chunks(spec: TensorSpec, start: int, stop: int) -> Iterator[Fragment]:
+def pieces_of(spec: TensorSpec, start: int, stop: int) -> Iterator[Fragment]:
+    """Cut the elements from `start` to before `stop` into fragments."""
     if start == stop:
         yield Fragment(spec.name, start, 0)
     step = CHUNK // spec.item_size

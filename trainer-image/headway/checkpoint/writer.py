@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -68,15 +68,56 @@ def write_part(
     specs = {name: spec for name, (spec, _) in tensors.items()}
     _check_views(tensors)
     mine = partition(specs.values(), world_size, rank_zero)[rank]
-    fragments = in_file_order(specs, mine)
+    pieces = [(f, _view(tensors[f.name], f)) for f in in_file_order(specs, mine)]
+    return send_part(
+        store,
+        checkpoint,
+        rank,
+        world_size,
+        specs=specs,
+        pieces=pieces,
+        rank_state=rank_state,
+        objects=objects,
+    )
+
+
+def send_part(  # noqa: PLR0913 (what `write_part` takes, taken apart)
+    store: Store,
+    checkpoint: CheckpointId,
+    rank: int,
+    world_size: int,
+    *,
+    specs: Mapping[str, TensorSpec],
+    pieces: Sequence[tuple[Fragment, memoryview]],
+    rank_state: Mapping[str, JsonValue],
+    objects: JsonValue = None,
+    check: Callable[[], object] = lambda: None,
+) -> PartReceipt:
+    """Send fragments that are chosen already; see `write_part`.
+
+    Args:
+        store: the job's root.
+        checkpoint: which one.
+        rank: 0 to `world_size` - 1.
+        world_size: how many ranks write.
+        specs: the whole state by name.
+        pieces: what `rank` writes, in the order of `partfile.in_file_order`: fragments of at most
+            `CHUNK` bytes, and their bytes.
+        rank_state: what belongs to this rank alone.
+        objects: state outside tensors that all ranks share; kept from rank 0 alone.
+        check: called between pieces; what it raises ends the upload.
+
+    Raises:
+        ValueError: a state is not JSON.
+        StoreError: the store refused or failed.
+    """
     about = {
         "step": str(checkpoint.step),
         "generation": str(checkpoint.generation),
         "rank": str(rank),
     }
-    stream = _PartStream(
-        header(specs, fragments, about), [_view(tensors[f.name], f) for f in fragments]
-    )
+    fragments = [fragment for fragment, _ in pieces]
+    stream = _PartStream(header(specs, fragments, about), [view for _, view in pieces], check)
     state = dumps(dict(rank_state))
     key, state_key = checkpoint.part_key(rank, world_size), checkpoint.rank_key(rank)
     stream.send(store, key)
@@ -102,6 +143,7 @@ def commit(
     receipts: Sequence[PartReceipt],
     *,
     created: datetime,
+    claimed: int | None = None,
     metrics: Mapping[str, float] | None = None,
     resumed_from: CheckpointId | None = None,
     code_version: str = "",
@@ -113,6 +155,8 @@ def commit(
         checkpoint: which one.
         receipts: of all ranks, in any order.
         created: now, with a time zone.
+        claimed: the generation that this group holds now; None for the checkpoint's own. A group
+            that has restarted in place still commits what it saved before.
         metrics: values at this step; those that are not finite are left out.
         resumed_from: what the writing group itself had restored.
         code_version: what was running.
@@ -129,7 +173,7 @@ def commit(
     """
     record = _record(checkpoint, receipts, created, metrics or {}, resumed_from, code_version)
     _check_stored(store, record)
-    fence.check(store, checkpoint.generation)
+    fence.check(store, checkpoint.generation if claimed is None else claimed)
     store.put(checkpoint.commit_key, encode_commit(record))
     with suppress(StoreError):
         store.put(LATEST, checkpoint.directory.encode())
@@ -145,7 +189,10 @@ class _PartStream:
         crcs: of each view, once all has been read.
     """
 
-    def __init__(self, header: bytes, views: Sequence[memoryview]) -> None:
+    def __init__(
+        self, header: bytes, views: Sequence[memoryview], check: Callable[[], object]
+    ) -> None:
+        self._check = check
         self.header = header
         self.crcs: list[str] = []
         self.views = views
@@ -155,6 +202,7 @@ class _PartStream:
         self.crcs = []
         yield self.header
         for view in self.views:
+            self._check()
             self.crcs.append(crc64(view))
             if view.nbytes:
                 yield view

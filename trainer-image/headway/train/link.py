@@ -47,6 +47,10 @@ class AgentLink:
         self._news = threading.Condition()
         self._committed_step = -1
         self._abandoned: dict[int, str] = {}
+        self._answers: dict[int, Message] = {}
+        self._asked = 0
+        self.held: int | None = None
+        """The slot that is on its way to storage; it must not be written to."""
         self._path = os.environ.get(contract.ENV_AGENT_SOCKET)
         if not self._path:
             return
@@ -81,6 +85,23 @@ class AgentLink:
                 self._socket.sendall(data)
         except OSError:
             self.connected = False
+
+    def ask(self, question: Message) -> Message:
+        """Send a question and wait for the agent's answer.
+
+        Raises:
+            RuntimeError: the agent is gone; it takes this process with it.
+        """
+        with self._news:
+            self._asked += 1
+            number = self._asked
+        self.send({**question, "ask": number})
+        with self._news:
+            while self.connected and number not in self._answers:
+                self._news.wait(_POLL_SECONDS)
+            if number not in self._answers:
+                raise RuntimeError("the agent of this pod is gone")
+            return self._answers.pop(number)
 
     def passed(self, step: int) -> Literal["save", "stop"] | None:
         """Note that `step` is finished; returns what was agreed for this very step.
@@ -130,6 +151,12 @@ class AgentLink:
                 if proposal is not None and proposal.number == message["number"]:
                     proposal.accepted = bool(message["accepted"])
                     proposal.decided.set()
+            case "answer":
+                with self._news:
+                    self._answers[int(message["ask"])] = message
+                    self._news.notify_all()
+            case "held":
+                self.held = message["slot"]
             case "committed":
                 with self._news:
                     self._committed_step = max(self._committed_step, int(message["step"]))

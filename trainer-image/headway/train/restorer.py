@@ -1,4 +1,4 @@
-"""Restoring in a worker: every rank reads and verifies, and all agree on which checkpoint."""
+"""Restoring from storage: every rank reads and verifies, and all agree on which checkpoint."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from headway.checkpoint.layout import CheckpointId, parse_checkpoint_key
 from headway.checkpoint.reader import Restored
 from headway.checkpoint.state import TensorSpec
 from headway.checkpoint.stores import Store
+from headway.train.found import Found
 from headway.train.state import empty_for, view_of
 
 log = logging.getLogger("headway")
@@ -34,9 +35,7 @@ def patiently(work: Callable[[], T]) -> T:
             time.sleep(_PAUSE_SECONDS)
 
 
-def newest(
-    store: Store, rank: int, only: CheckpointId | None = None
-) -> tuple[Restored, dict[str, torch.Tensor]] | None:
+def newest(store: Store, rank: int, only: CheckpointId | None = None) -> Found | None:
     """Read the newest checkpoint that is valid for every rank.
 
     Args:
@@ -45,7 +44,7 @@ def newest(
         only: The one checkpoint to take, if it must be that one.
 
     Returns:
-        What was restored, with its tensors by name; None when there is none.
+        What was restored; None when there is none.
 
     Raises:
         NoValidCheckpoint: checkpoints exist, and none is valid.
@@ -63,12 +62,23 @@ def newest(
         restored = patiently(partial(reader.restore_newest, store, into, rank, skip=skip))
         found = _all_found(restored)
         if len(set(found)) == 1:
-            return None if restored is None else (restored, tensors)
+            return None if restored is None else _as_found(restored, tensors)
         # A zombie's late commit, or a range that only one rank could not read: the oldest that
         # anybody found is the newest that everybody has.
         oldest = min(found)
         listed = patiently(lambda: reader.list_commits(store))
         skip |= {each for each in listed if (each.generation, each.step) > oldest}
+
+
+def _as_found(restored: Restored, tensors: dict[str, torch.Tensor]) -> Found:
+    return Found(
+        id=restored.commit.id,
+        objects=restored.commit.objects,
+        rank_state=restored.rank_state,
+        tensors=tensors,
+        source="storage",
+        fallbacks=[f"{each.id}: {each.reason}" for each in restored.fallbacks],
+    )
 
 
 def _all_found(restored: Restored | None) -> list[tuple[int, int]]:

@@ -18,13 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from headway.checkpoint.errors import NoValidCheckpoint, StoreError
-from headway.checkpoint.layout import CheckpointId
-from headway.checkpoint.reader import Restored
 from headway.checkpoint.stores import Store, open_store
-from headway.train import restorer, rng
+from headway.train import memory, restorer, rng
 from headway.train.data import BatchOrder, Loader, size_of
+from headway.train.found import Found
 from headway.train.link import AgentLink
-from headway.train.saver import Saver, Snapshot, take
+from headway.train.place import Place
+from headway.train.saver import NoMemoryError, Saver, Snapshot
 from headway.train.state import flatten, unflatten
 from headway_api import contract
 from headway_api.contract import ExitCode
@@ -48,18 +48,15 @@ class Run:
     """
 
     def __init__(self, seed: int, backend: str | None, timeout: timedelta) -> None:
-        env = os.environ
-        self.rank = int(env.get("RANK", "0"))
-        self.world_size = int(env.get("WORLD_SIZE", "1"))
-        self.local_rank = int(env.get("LOCAL_RANK", "0"))
-        self.generation = int(env.get(contract.ENV_GENERATION, "1"))
+        here = self._place = Place.from_env(os.environ)
+        self.rank, self.world_size, self.local_rank = here.rank, here.world_size, here.local_rank
         self.seed = seed
         self.device = self._choose_device()
         self.step_count = 0
         self.resumed_from_step: int | None = None
         self._init_group(backend, timeout)
         rng.seed_everything(seed, self.rank)
-        self._link = AgentLink(self.rank, self.generation)
+        self._link = AgentLink(here.rank, here.generation)
         self._stateful: dict[str, Any] = {}
         self._loader: Loader | None = None
         self._total: int | None = None
@@ -67,10 +64,9 @@ class Run:
         self._pending: dict[str, float | torch.Tensor] = {}
         self._reported_at = 0.0
         self._store = self._open_store()
-        self._saver = (
-            Saver(self._store, self._link, self.rank, self.world_size) if self._store else None
-        )
-        self._sent_step = -1
+        self._saver: Saver | None = None
+        self._prepared = False
+        self._saved_step = -1
 
     def __enter__(self) -> Self:
         return self
@@ -184,6 +180,9 @@ class Run:
         if clash := _RESERVED & stateful.keys():
             raise ValueError(f"{', '.join(clash)}: this name is taken; the loader saves itself")
         self._stateful = {name: _unwrapped(value) for name, value in stateful.items()}
+        if self._store is not None:
+            optimizers = [o for o in stateful.values() if isinstance(o, torch.optim.Optimizer)]
+            self._saver = Saver(self._link, self._place, optimizers)
         restored = self._restore()
         self._link.attach(self.step_count)
         return restored
@@ -192,26 +191,33 @@ class Run:
         if self._store is None:
             return False
         try:
-            found = restorer.newest(self._store, self.rank) or self._from_elsewhere()
+            found = self._find(self._store)
         except (NoValidCheckpoint, StoreError) as error:
             log.error("%s", error)
             sys.exit(ExitCode.CONFIG)
         if found is None:
             return False
-        restored, tensors = found
-        self._load(restored, tensors)
+        self._load(found)
         if self.rank == 0:
-            log.info("resumed from step %d (%s)", self.step_count, restored.commit.id)
+            log.info("resumed from step %d (%s, from %s)", found.id.step, found.id, found.source)
             self._link.send(
                 {
                     "type": "restored",
                     "step": self.step_count,
-                    "fallbacks": [f"{f.id}: {f.reason}" for f in restored.fallbacks],
+                    "source": found.source,
+                    "fallbacks": list(found.fallbacks),
                 }
             )
         return True
 
-    def _from_elsewhere(self) -> tuple[Restored, dict[str, torch.Tensor]] | None:
+    def _find(self, store: Store) -> Found | None:
+        """The newest checkpoint: in memory if the lead knows that everybody has it there."""
+        offer = self._link.ask({"type": "restore"})
+        if offer.get("slots"):
+            return memory.read(offer, self.local_rank)
+        return restorer.newest(store, self.rank) or self._from_elsewhere()
+
+    def _from_elsewhere(self) -> Found | None:
         source = Checkpoint.model_validate_json(
             os.environ.get(contract.ENV_CHECKPOINT) or "{}"
         ).resume_from
@@ -223,21 +229,22 @@ class Run:
             raise StoreError(f"checkpoint.resumeFrom {source}: there is no checkpoint")
         return found
 
-    def _load(self, restored: Restored, tensors: Mapping[str, torch.Tensor]) -> None:
-        state = unflatten(restored.commit.objects, tensors)
+    def _load(self, found: Found) -> None:
+        objects = found.objects
         for name, value in self._stateful.items():
-            if name not in state:
-                raise KeyError(
-                    f"the checkpoint has no {name!r}; it holds {', '.join(state['names'])}"
-                )
-            value.load_state_dict(state[name])
-        self.step_count = self.resumed_from_step = restored.commit.step
-        if self._loader is not None and state.get("loader"):
-            self._loader.order.load_state_dict(state["loader"])
-        if restored.rank_state is not None:
-            rng.restore(cast("dict[str, Any]", restored.rank_state["rng"]))
+            if name not in objects:
+                names = ", ".join(objects["names"])
+                raise KeyError(f"the checkpoint has no {name!r}; it holds {names}")
+            # A module copies what it loads; an optimizer keeps the very tensors that it is given.
+            keeps = found.borrowed and not isinstance(value, torch.nn.Module)
+            value.load_state_dict(unflatten(objects[name], found.tensors, copy=keeps))
+        self.step_count = self.resumed_from_step = found.id.step
+        if self._loader is not None and objects.get("loader"):
+            self._loader.order.load_state_dict(objects["loader"])
+        if found.rank_state is not None:
+            rng.restore(cast("dict[str, Any]", found.rank_state["rng"]))
         if self._saver is not None:
-            self._saver.resumed_from = restored.commit.id
+            self._saver.resumed_from = found.id
 
     def _snapshot(self) -> Snapshot:
         tensors: dict[str, torch.Tensor] = {}
@@ -246,11 +253,10 @@ class Run:
             objects[name] = flatten(value.state_dict(), name, tensors)
         if self._loader is not None:
             objects["loader"] = self._loader.order.state_dict()
-        rank_zero = self._buffers() & tensors.keys()
         return Snapshot(
-            checkpoint=CheckpointId(generation=self.generation, step=self.step_count),
-            tensors=take(tensors, self.rank, self.world_size, rank_zero),
-            rank_zero=rank_zero,
+            step=self.step_count,
+            tensors=tensors,
+            rank_zero=self._buffers() & tensors.keys(),
             objects=objects,
             rank_state={"rng": rng.capture()},
             metrics=dict(self.metrics),
@@ -292,6 +298,11 @@ class Run:
         self.step_count += 1
         if self._loader is not None:
             self._loader.order.steps_done += 1
+        if self._saver is not None and self._stateful and not self._prepared:
+            # Only now does an optimizer have its state, and is the size of a checkpoint known.
+            self._prepared = True
+            snapshot = self._snapshot()
+            self._saver.prepare(snapshot.tensors, snapshot.rank_zero)
         agreed = self._link.passed(self.step_count)
         now = time.monotonic()
         due = now - self._reported_at >= _REPORT_SECONDS
@@ -325,14 +336,19 @@ class Run:
         self._link.close()
 
     def _save(self) -> None:
-        if self._saver is not None and self._stateful:
-            self._saver.send(self._snapshot())
-            self._sent_step = self.step_count
+        if self._saver is None or not self._stateful:
+            return
+        try:
+            self._saver.save(self._snapshot())
+        except NoMemoryError as error:
+            log.error("%s", error)
+            sys.exit(ExitCode.CONFIG)
+        self._saved_step = self.step_count
 
     def _save_and_wait(self) -> bool:
         if self._saver is None or not self._stateful or self.step_count == self.resumed_from_step:
             return True
-        if self.step_count != self._sent_step:
+        if self.step_count != self._saved_step:
             self._save()
         return self._saver.committed(self.step_count)
 

@@ -1,131 +1,203 @@
-"""Saving from a worker: copy at the step boundary, send from a thread.
+"""Saving from a worker: into shared memory. From there the pod's uploader sends it to storage.
 
-Each rank copies and sends only its share of the tensors. Buffers (such as BatchNorm's running
-statistics) differ between the ranks of a DDP group until rank 0's are broadcast at the next
-forward pass, so rank 0's count, and rank 0 sends them all.
+Buffers (such as BatchNorm's running statistics) differ between the ranks of a DDP group until
+rank 0's are broadcast at the next forward pass, so rank 0's count, on every node.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from headway.checkpoint import writer
-from headway.checkpoint.errors import StoreError, StoreUnavailable
 from headway.checkpoint.layout import CheckpointId
-from headway.checkpoint.state import TensorSpec, partition
-from headway.checkpoint.stores import Store
+from headway.checkpoint.shares import layout_of
+from headway.checkpoint.slot import Layout, Slot
+from headway.train.copier import Copier, TornError
 from headway.train.link import AgentLink
-from headway.train.state import copy_bytes, spec_of, view_of
+from headway.train.place import Place
+from headway.train.state import spec_of
 
 log = logging.getLogger("headway")
 
 
+class NoMemoryError(Exception):
+    """The pod has no room for checkpoints in memory; the message says what to change."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """One rank's share of the state at a step boundary, copied.
+    """The state at a step boundary: tensors by reference, everything else as it was then.
 
     Attributes:
-        checkpoint: Which checkpoint it is for.
-        tensors: Spec and bytes by name; the bytes are real where this rank writes them.
+        step: Steps done.
+        tensors: By name. They must not change before the next optimizer step.
+        rank_zero: Names of those of which only rank 0's values count.
         objects: State outside tensors that all ranks share.
         rank_state: State of this rank alone.
         metrics: Latest metrics, for keeping the best.
     """
 
-    checkpoint: CheckpointId
-    tensors: Mapping[str, tuple[TensorSpec, memoryview]]
+    step: int
+    tensors: Mapping[str, torch.Tensor]
     rank_zero: Collection[str]
     objects: Any
     rank_state: Mapping[str, Any]
     metrics: Mapping[str, float]
 
 
-def take(
-    tensors: Mapping[str, torch.Tensor], rank: int, world_size: int, rank_zero: Collection[str]
-) -> dict[str, tuple[TensorSpec, memoryview]]:
-    """Copy the bytes that this rank writes; other tensors get memory that is never touched."""
-    specs = {name: spec_of(name, tensor) for name, tensor in tensors.items()}
-    mine = {f.name for f in partition(specs.values(), world_size, rank_zero)[rank]}
-    return {
-        name: (spec, copy_bytes(tensors[name]) if name in mine else _untouched(spec.nbytes))
-        for name, spec in specs.items()
-    }
-
-
-def _untouched(nbytes: int) -> memoryview:
-    # Memory that nobody writes to is never made real by the kernel.
-    return view_of(torch.empty(nbytes, dtype=torch.uint8))
-
-
 class Saver:
-    """Sends snapshots to storage, one at a time, and tells the lead what was sent."""
+    """Puts snapshots into one of two slots, and tells the agent what is sealed."""
 
-    def __init__(self, store: Store, link: AgentLink, rank: int, world_size: int) -> None:
-        self._store, self._link = store, link
-        self._rank, self._world = rank, world_size
-        self._thread: threading.Thread | None = None
+    def __init__(
+        self, link: AgentLink, place: Place, optimizers: Iterable[torch.optim.Optimizer]
+    ) -> None:
+        self._link, self._place = link, place
+        self._copier = Copier(optimizers)
+        self._slots: list[Slot] = []
+        self._layout: Layout | None = None
+        self._key: Any = None
+        self._preparing: threading.Thread | None = None
+        self._refused: NoMemoryError | None = None
         self.resumed_from: CheckpointId | None = None
 
-    def send(self, snapshot: Snapshot) -> None:
-        """Send in the background, after what is being sent now."""
-        self.wait()
-        self._thread = threading.Thread(
-            target=self._send, args=(snapshot,), name="headway-saver", daemon=True
-        )
-        self._thread.start()
+    def prepare(self, tensors: Mapping[str, torch.Tensor], rank_zero: Collection[str]) -> None:
+        """Get the memory that saves will need, in the background."""
+        self._plan(tensors, rank_zero)
+        self._preparing = threading.Thread(target=self._get_slots, daemon=True)
+        self._preparing.start()
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Copy a snapshot; most of it beside the training (see `copier`).
+
+        Raises:
+            NoMemoryError: there is no room for it.
+        """
+        tensors = self._with_buffers_of_rank_zero(snapshot)
+        self._copier.wait()
+        if self._plan(tensors, snapshot.rank_zero) or self._preparing is None:
+            self.prepare(tensors, snapshot.rank_zero)
+        assert self._preparing is not None
+        assert self._layout is not None
+        self._preparing.join()
+        if self._refused is not None:
+            raise self._refused
+        layout, slot = self._layout, self._next_slot()
+        memory = slot.map(layout.nbytes)
+        slot.begin()
+
+        def copied(torn: TornError | None) -> None:
+            self._copied(slot, layout, snapshot, torn)
+
+        pieces = [piece for share in layout.placed.values() for piece in share]
+        self._copier.start(tensors, pieces, memory, copied)
 
     def committed(self, step: int) -> bool:
-        """Wait until the checkpoint of `step`, sent before, is committed; False if it can't be."""
-        self.wait()
+        """Wait until the checkpoint of `step`, saved before, is committed; False if it can't be."""
+        self._copier.wait()
         return self._link.committed(step)
 
     def wait(self) -> None:
-        """Wait for what is being sent."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Wait until nothing is being copied."""
+        self._copier.wait()
 
-    def _send(self, snapshot: Snapshot) -> None:
-        while True:
-            try:
-                receipt = writer.write_part(
-                    self._store,
-                    snapshot.checkpoint,
-                    self._rank,
-                    self._world,
-                    snapshot.tensors,
-                    snapshot.rank_state,
-                    snapshot.objects,
-                    rank_zero=snapshot.rank_zero,
-                )
-            except StoreUnavailable as error:
-                # Nothing is lost while we hold the snapshot: the training goes on meanwhile.
-                log.warning("storage does not answer; the checkpoint is sent later: %s", error)
-                continue
-            except (StoreError, ValueError) as error:
-                self._failed(snapshot, error)
-                return
-            break
+    # --- memory ----------------------------------------------------------------------------------
+
+    def _plan(self, tensors: Mapping[str, torch.Tensor], rank_zero: Collection[str]) -> bool:
+        """Lay the state out; returns whether it differs from the one before."""
+        key = [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]
+        if key == self._key:
+            return False
+        specs = [spec_of(name, tensor) for name, tensor in tensors.items()]
+        here = self._place
+        self._layout = layout_of(
+            specs, here.rank, here.world_size, here.local_world_size, rank_zero
+        )
+        self._key = key
+        return True
+
+    def _get_slots(self) -> None:
+        assert self._layout is not None
+        answer = self._link.ask({"type": "slots", "nbytes": self._layout.nbytes})
+        if answer.get("refused"):
+            self._refused = NoMemoryError(answer["refused"])
+            return
+        paths = answer["paths"]
+        if [slot.path for slot in self._slots] != paths:
+            for slot in self._slots:
+                slot.close()
+            self._slots = [Slot(path) for path in paths]
+        for slot in self._slots:
+            slot.map(self._layout.nbytes)
+
+    def _next_slot(self) -> Slot:
+        """The slot that nobody needs: never the one that is being uploaded, else the older."""
+        held = self._link.held
+        free = [slot for number, slot in enumerate(self._slots) if number != held]
+        return min(free, key=lambda slot: slot.age)
+
+    # --- what is saved ---------------------------------------------------------------------------
+
+    def _with_buffers_of_rank_zero(self, snapshot: Snapshot) -> Mapping[str, torch.Tensor]:
+        """The tensors, with rank 0's values of the buffers on every node."""
+        names = sorted(snapshot.rank_zero)
+        if self._place.nodes == 1 or not names:
+            return snapshot.tensors
+        parts = [snapshot.tensors[name].contiguous().reshape(-1) for name in names]
+        flat = torch.cat([part.view(torch.uint8) for part in parts])
+        dist.broadcast(flat, src=0)
+        copies, at = {}, 0
+        for name, part in zip(names, parts, strict=True):
+            nbytes = part.numel() * part.element_size()
+            like = snapshot.tensors[name]
+            # A clone, since a slice may begin at an address that does not suit its type.
+            copies[name] = flat[at : at + nbytes].clone().view(like.dtype).reshape(like.shape)
+            at += nbytes
+        return {**snapshot.tensors, **copies}
+
+    def _copied(
+        self,
+        slot: Slot,
+        layout: Layout,
+        snapshot: Snapshot,
+        torn: TornError | None,
+    ) -> None:
+        checkpoint = CheckpointId(self._place.generation, snapshot.step)
+        if torn is not None:
+            self._copier.overlap = False
+            why = f"{torn} was changed outside optimizer.step() while it was copied"
+            log.warning("%s; from now on everything is copied before a step returns", why)
+            self._link.send({"type": "save_failed", **vars_of(checkpoint), "message": why})
+            return
         resumed = self.resumed_from
+        try:
+            slot.seal(
+                checkpoint,
+                layout,
+                {
+                    "objects": snapshot.objects,
+                    "rank": self._place.rank,
+                    "rank_state": snapshot.rank_state,
+                    "metrics": dict(snapshot.metrics),
+                    "resumed_from": vars_of(resumed) if resumed else None,
+                },
+            )
+        except (OSError, ValueError) as error:
+            why = f"checkpoint {checkpoint} could not be saved: {error}"
+            self._link.send({"type": "save_failed", **vars_of(checkpoint), "message": why})
+            return
         self._link.send(
             {
-                "type": "receipt",
-                "receipt": receipt.model_dump(mode="json"),
-                "metrics": dict(snapshot.metrics),
-                "resumed_from": vars_of(resumed) if resumed else None,
+                "type": "sealed",
+                **vars_of(checkpoint),
+                # So that a lost pod's ranks find their own in whoever takes their place.
+                "rank_state": snapshot.rank_state if self._place.nodes > 1 else None,
             }
-        )
-
-    def _failed(self, snapshot: Snapshot, error: Exception) -> None:
-        log.error("checkpoint %s could not be saved: %s", snapshot.checkpoint, error)
-        self._link.send(
-            {"type": "save_failed", **vars_of(snapshot.checkpoint), "message": str(error)}
         )
 
 

@@ -7,7 +7,7 @@ so that reading a checkpoint runs no code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,25 +72,37 @@ def flatten(tree: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:  # n
     )
 
 
-def unflatten(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:  # noqa: PLR0911
-    """Undo `flatten`."""
-    if isinstance(tree, list):
-        return [unflatten(v, tensors) for v in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if len(tree) == 1:
-        ((key, value),) = tree.items()
-        if key == _TENSOR:
-            return tensors[value]
-        if key == _NUMPY:
-            return tensors[value].numpy()
-        if key == _TUPLE:
-            return tuple(unflatten(v, tensors) for v in value)
-        if key == _ITEMS:
-            return {k: unflatten(v, tensors) for k, v in value}
-        if key == _BYTES:
-            return bytes.fromhex(value)
-    return {k: unflatten(v, tensors) for k, v in tree.items()}
+def unflatten(tree: Any, tensors: Mapping[str, torch.Tensor], *, copy: bool = False) -> Any:
+    """Undo `flatten`.
+
+    Args:
+        tree: What `flatten` returned.
+        tensors: Tensors by name.
+        copy: Whether the result gets tensors of its own.
+    """
+
+    def leaf(name: str) -> torch.Tensor:
+        return tensors[name].clone() if copy else tensors[name]
+
+    def build(tree: Any) -> Any:
+        if isinstance(tree, list):
+            return [build(v) for v in tree]
+        if not isinstance(tree, dict):
+            return tree
+        if len(tree) == 1:
+            ((key, value),) = tree.items()
+            if (make := makers.get(key)) is not None:
+                return make(value)
+        return {k: build(v) for k, v in tree.items()}
+
+    makers: dict[str, Callable[[Any], Any]] = {
+        _TENSOR: leaf,
+        _NUMPY: lambda name: leaf(name).numpy(),
+        _TUPLE: lambda parts: tuple(build(v) for v in parts),
+        _ITEMS: lambda items: {k: build(v) for k, v in items},
+        _BYTES: bytes.fromhex,
+    }
+    return build(tree)
 
 
 def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
@@ -104,17 +116,14 @@ def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
     return TensorSpec(name=name, dtype=_DTYPES[tensor.dtype], shape=tuple(tensor.shape))
 
 
-def copy_bytes(tensor: torch.Tensor) -> memoryview:
-    """A copy of the tensor's bytes, row-major, as a flat view of unsigned bytes."""
-    copied = tensor.cpu().contiguous() if tensor.device.type != "cpu" else tensor.contiguous()
-    if copied.data_ptr() == tensor.data_ptr():
-        copied = copied.clone()
-    return view_of(copied)
+def dtype_of(spec: TensorSpec) -> torch.dtype:
+    """The tensor's element type in torch."""
+    return _TORCH[spec.dtype]
 
 
 def empty_for(spec: TensorSpec) -> torch.Tensor:
     """Memory for a tensor that is about to be read."""
-    return torch.empty(spec.shape, dtype=_TORCH[spec.dtype])
+    return torch.empty(spec.shape, dtype=dtype_of(spec))
 
 
 def view_of(tensor: torch.Tensor) -> memoryview:

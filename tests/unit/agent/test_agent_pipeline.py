@@ -1,0 +1,88 @@
+"""Which checkpoint is where: sealed by all, sent one at a time, the newest next."""
+
+from __future__ import annotations
+
+from headway.agent.pipeline import Pipeline, Upload
+from headway.checkpoint.layout import CheckpointId
+
+A, B, C, D = (CheckpointId(1, step) for step in (10, 20, 30, 40))
+
+
+def sealed_by_all(pipeline: Pipeline, checkpoint: CheckpointId) -> list[Upload]:
+    moves = [pipeline.sealed(checkpoint, rank) for rank in sorted(pipeline.ranks)]
+    assert not any(moves[:-1])
+    return moves[-1]
+
+
+def pipeline(*, ranks: int = 2) -> Pipeline:
+    return Pipeline(frozenset(range(ranks)))
+
+
+def test_it_is_sent_once_every_rank_has_sealed_it() -> None:
+    one = pipeline()
+    one.agreed(A)
+    assert one.sealed(A, 1) == []
+    assert one.sealed(A, 1) == []  # said twice
+    assert one.sealed(A, 0) == [Upload(A)]
+    assert one.uploading == A
+
+
+def test_while_one_is_sent_newer_ones_replace_each_other_and_the_newest_is_next() -> None:
+    one = pipeline()
+    assert sealed_by_all(one, A) == [Upload(A)]
+    assert sealed_by_all(one, B) == []
+    assert sealed_by_all(one, C) == []
+    assert one.superseded == 1
+    assert one.settle(A) == [Upload(C)]
+    assert one.settle(C) == []
+    assert one.unsent is None
+
+
+def test_nothing_is_sent_while_ranks_are_saving() -> None:
+    """They may be writing to the very slot that would be read."""
+    one = pipeline()
+    sealed_by_all(one, A)
+    sealed_by_all(one, B)
+    one.agreed(C)
+    assert one.settle(A) == []
+    assert sealed_by_all(one, C) == [Upload(C)]
+
+
+def test_a_save_that_fails_makes_room_for_what_was_waiting() -> None:
+    one = pipeline()
+    sealed_by_all(one, A)
+    sealed_by_all(one, B)
+    one.agreed(C)
+    one.settle(A)
+    assert one.failed(C) == []  # B is older than what was given up: it is settled with it
+    assert one.copying is None
+
+
+def test_the_save_before_a_pod_leaves_does_not_wait_for_an_upload() -> None:
+    one = pipeline()
+    sealed_by_all(one, A)
+    one.agreed(B, urgent=True)
+    assert sealed_by_all(one, B) == [Upload(B)]
+    assert one.uploading == B
+
+
+def test_a_new_generation_sends_again_what_it_started_from_unless_that_is_committed() -> None:
+    one = pipeline()
+    sealed_by_all(one, A)
+    assert one.began(A) == [Upload(A)]
+    one.settle(A)
+    assert one.began(A) == []
+    assert one.began(None) == []
+    assert one.uploading is None
+
+
+def test_a_new_generation_gives_up_what_not_every_node_still_has() -> None:
+    one = pipeline()
+    sealed_by_all(one, B)
+    one.agreed(C)
+    one.sealed(C, 0)
+    assert one.began(A) == [Upload(A)]
+    assert one.copying is None
+    two = CheckpointId(2, 11)
+    assert sealed_by_all(one, two) == []
+    assert one.settle(A) == [Upload(two)]

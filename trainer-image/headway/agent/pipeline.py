@@ -1,0 +1,104 @@
+"""How far each checkpoint is: agreed on, sealed in memory, on its way to storage, committed.
+
+Pure; the lead's view of a whole group. Saving in memory and sending to storage go on beside each
+other: while one slot of each worker is being sent, the other one takes the next checkpoints. So
+storage that is slow, or away for minutes, delays no checkpoint in memory and stops no training;
+what comes up meanwhile is superseded by the newest, which is sent next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+
+from headway.checkpoint.layout import CheckpointId
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Every node is to send its parts of this checkpoint, instead of any other."""
+
+    id: CheckpointId
+
+
+@dataclass
+class Pipeline:
+    """The checkpoints of a group.
+
+    Attributes:
+        ranks: All ranks of the group.
+        copying: Agreed on, but not yet sealed by every rank.
+        newest: The newest that every rank has sealed.
+        uploading: On its way to storage.
+        settled: The newest that is committed, or given up.
+        superseded: How many were sealed by every rank, and never sent because a newer one was.
+    """
+
+    ranks: Set[int]
+    copying: CheckpointId | None = None
+    newest: CheckpointId | None = None
+    uploading: CheckpointId | None = None
+    settled: CheckpointId | None = None
+    superseded: int = 0
+    _sealed: set[int] = field(default_factory=set)
+    _urgent: bool = False
+
+    def agreed(self, checkpoint: CheckpointId, *, urgent: bool = False) -> None:
+        """All ranks are going to save this; what is urgent does not wait for an upload."""
+        self.copying, self._urgent = checkpoint, urgent
+        self._sealed = set()
+
+    def sealed(self, checkpoint: CheckpointId, rank: int) -> list[Upload]:
+        """A rank has all of it in memory."""
+        if self.copying != checkpoint:  # at its end a run saves without being asked
+            self.agreed(checkpoint)
+        self._sealed.add(rank)
+        if self._sealed < self.ranks:
+            return []
+        if self.newest is not None and self.newest not in (self.uploading, self.settled):
+            self.superseded += 1
+        self.newest, self.copying = checkpoint, None
+        if self._urgent:
+            self.uploading = None
+        return self._next()
+
+    def failed(self, checkpoint: CheckpointId) -> list[Upload]:
+        """It will never be whole: a rank could not save it, or storage refused it."""
+        if self.copying == checkpoint:
+            self.copying = None
+        return self.settle(checkpoint)
+
+    def settle(self, checkpoint: CheckpointId) -> list[Upload]:
+        """It is committed, or has been given up."""
+        if self.uploading == checkpoint:
+            self.uploading = None
+        if self.settled is None or checkpoint > self.settled:
+            self.settled = checkpoint
+        return self._next()
+
+    def began(self, restored: CheckpointId | None) -> list[Upload]:
+        """A new generation has begun, from `restored` in memory, or from storage (None).
+
+        What was being sent goes on if every node still has it, which is known of `restored` only.
+        """
+        self.copying, self._urgent, self._sealed = None, False, set()
+        self.newest = restored
+        unsent = restored is not None and (self.settled is None or restored > self.settled)
+        self.uploading = restored if unsent else None
+        # Ordered again: a node may be new, and one that is at it already goes on.
+        return [Upload(restored)] if restored is not None and unsent else []
+
+    @property
+    def unsent(self) -> CheckpointId | None:
+        """What is whole in memory, and not yet in storage."""
+        newest = self.newest
+        if newest is None or (self.settled is not None and newest <= self.settled):
+            return None
+        return newest
+
+    def _next(self) -> list[Upload]:
+        # Only in a quiet moment: ranks that are saving may be writing to the very slot.
+        if self.uploading is not None or self.copying is not None or self.unsent is None:
+            return []
+        self.uploading = self.unsent
+        return [Upload(self.unsent)]

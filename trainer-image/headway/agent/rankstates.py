@@ -1,0 +1,50 @@
+"""What only one rank knows (random generators, position in the data), kept for its successor.
+
+Tensors of a lost pod are had from any other one; these are not. Each rank gives its own to the
+lead with every checkpoint, and the lead gives those of its own pod to worker 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headway.agent.wire import Message
+from headway.checkpoint.layout import CheckpointId
+
+_KEPT = 3
+"""Checkpoints: those in both slots, and one that is being sealed."""
+
+
+class RankStates:
+    """The states of all ranks at the latest checkpoints.
+
+    Args:
+        processes: Ranks of each pod.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._states: dict[CheckpointId, dict[int, Any]] = {}
+
+    def add(self, checkpoint: CheckpointId, rank: int, state: Any) -> None:
+        """Keep a rank's state."""
+        self._states.setdefault(checkpoint, {})[rank] = state
+        for old in sorted(self._states)[:-_KEPT]:
+            del self._states[old]
+
+    def add_all(self, message: Message) -> None:
+        """Keep what `of` made."""
+        checkpoint = CheckpointId(int(message["generation"]), int(message["step"]))
+        for rank, state in message["states"].items():
+            self.add(checkpoint, int(rank), state)
+
+    def of(self, checkpoint: CheckpointId, index: int) -> Message:
+        """The states of a pod's ranks, as a message."""
+        first, known = index * self._processes, self._states.get(checkpoint, {})
+        ranks = range(first, first + self._processes)
+        states = {str(rank): known[rank] for rank in ranks if rank in known}
+        return {"generation": checkpoint.generation, "step": checkpoint.step, "states": states}
+
+    def knows(self, checkpoint: CheckpointId, index: int) -> bool:
+        """Whether all ranks of a pod have a state here."""
+        return len(self.of(checkpoint, index)["states"]) == self._processes
