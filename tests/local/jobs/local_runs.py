@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 import yaml
+from hack.seaweed import SeaweedServer
 
 from headway_api import contract
 
@@ -166,3 +167,17 @@ def python(code: str) -> list[str]:
 def script(name: str) -> list[str]:
     """A command that runs one of the scripts beside these tests."""
     return ["python", str(SCRIPTS / name)]
+
+
+def keys(server: SeaweedServer, **other: str) -> dict[str, str]:
+    """Environment with the keys of a server."""
+    return {
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        **other,
+    }
+
+
+def storage(server: SeaweedServer, uri: str) -> dict[str, Any]:
+    """`spec.storage` for a server."""
+    return {"uri": uri, "endpoint": server.endpoint, "region": "us-east-1"}

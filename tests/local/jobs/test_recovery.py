@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from local_runs import Job, MakeJob, Outcome, script, wait_for
+from hack.seaweed import SeaweedServer
+from local_runs import Job, MakeJob, Outcome, keys, script, storage, wait_for
 
 pytestmark = [
     pytest.mark.xdist_group("recovery"),  # they share the undisturbed run
@@ -123,3 +124,44 @@ def kill(find: Callable[[int], psutil.Process | None], number: int) -> None:
 def made(run: Job, index: int) -> int:
     """How many pods of this index there have been."""
     return len(list((run.folder / "state/pods").glob(f"t-{index}/*")))
+
+
+def test_a_lost_pod_comes_back_from_a_peers_memory_while_storage_is_away(
+    job: MakeJob,
+    tmp_path: Path,
+    own_seaweed: SeaweedServer,
+    expected: dict[int, dict[int, set[str]]],
+) -> None:
+    """Neither a lost worker nor a lost pod needs storage: the others still hold everything."""
+    own_seaweed.make_bucket("headway")
+    run = losses_job(job, tmp_path, delay_ms="30")
+    run.manifest["spec"]["storage"] = storage(own_seaweed, "s3://headway/jobs")
+    run.env |= keys(own_seaweed)
+    run.start()
+    wait_for("step 25", lambda: last_step(tmp_path) >= 25, SECONDS)
+    own_seaweed.stop()
+    kill(run.agent, 1)
+    wait_for("another pod of worker 1", lambda: made(run, 1) == 2, SECONDS)
+    wait_for("step 55", lambda: last_step(tmp_path) >= 55, SECONDS)
+    kill(run.worker, 0)
+    wait_for("step 75", lambda: last_step(tmp_path) >= 75, SECONDS)
+    own_seaweed.start()
+    ended = run.finish(SECONDS)
+    check_exact(ended, tmp_path, expected)
+    assert "from memory" in run.logs(0)
+    assert "from storage" not in run.logs(0)
+    assert ended.restarts["total"] == 2
+    assert made(run, 0) == 1
+
+
+def test_the_pod_that_leads_comes_back_from_a_peers_memory(
+    job: MakeJob, tmp_path: Path, expected: dict[int, dict[int, set[str]]]
+) -> None:
+    """What only its ranks knew has been kept by worker 1."""
+    run = losses_job(job, tmp_path, delay_ms="20").start()
+    wait_for("step 45", lambda: last_step(tmp_path) >= 45, SECONDS)
+    kill(run.agent, 0)
+    ended = run.finish(SECONDS)
+    check_exact(ended, tmp_path, expected)
+    assert ended.status["checkpoint"]["restoredFrom"] == "Peer"
+    assert ended.status["checkpoint"]["resumedFromStep"] >= 40

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hack.seaweed import SeaweedServer
-from local_runs import MakeJob, python, script, wait_for
+from local_runs import MakeJob, keys, python, script, storage, wait_for
 
 NOTHING = python("print('trained')")
-
-
-def keys(server: SeaweedServer, **other: str) -> dict[str, str]:
-    return {
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
-        **other,
-    }
-
-
-def storage(server: SeaweedServer, uri: str) -> dict[str, Any]:
-    return {"uri": uri, "endpoint": server.endpoint, "region": "us-east-1"}
 
 
 def test_a_bucket_that_does_not_exist_fails_the_job_and_names_it(

@@ -66,6 +66,19 @@ def test_the_save_before_a_pod_leaves_does_not_wait_for_an_upload() -> None:
     assert one.uploading == B
 
 
+def test_a_save_agreed_for_a_step_after_the_last_does_not_hold_the_last_checkpoint_up() -> None:
+    """Found by a test with real processes: ranks at the end never reach the agreed step."""
+    one = pipeline()
+    sealed_by_all(one, A)
+    one.settle(A)
+    one.sealed(B, 0)
+    one.agreed(C)  # promised by both, before either had come to its end
+    assert one.sealed(B, 1) == []
+    assert one.ends_at(20) == [Upload(B)]
+    one.agreed(D)
+    assert one.copying is None
+
+
 def test_a_new_generation_sends_again_what_it_started_from_unless_that_is_committed() -> None:
     one = pipeline()
     sealed_by_all(one, A)

@@ -119,8 +119,9 @@ class Committer:
             await self._mark(store, generation)
             await self._remember_best(store)
         elif self._store is not None:
-            await self._claimed()
-            self._claiming = asyncio.create_task(self._mark(self._store, generation))
+            self._claiming = asyncio.create_task(
+                self._mark_after(self._claiming, self._store, generation)
+            )
         self._generation = generation
         return generation
 
@@ -134,6 +135,13 @@ class Committer:
 
     async def _mark(self, store: Store, generation: int) -> None:
         await self._patiently(lambda: fence.claim(store, generation, self._holder))
+
+    async def _mark_after(
+        self, before: asyncio.Task[None] | None, store: Store, generation: int
+    ) -> None:
+        if before is not None:
+            await before
+        await self._mark(store, generation)
 
     async def _claimed(self) -> None:
         """Wait for a claim in the background.

@@ -92,6 +92,7 @@ class Lead:
         self._settled = asyncio.Event()
         self._led = False
         self._leave_at = 0.0
+        self._fetched = False
         self.ended: Finish | None = None
 
     # --- the loop -----------------------------------------------------------------------------
@@ -152,9 +153,9 @@ class Lead:
             log.warning("refused a connection: %s", error)
             await channel.close()
             return
-        index, address = hello.index, str(writer.get_extra_info("peername")[0])
+        index = hello.index
         copies = [_copy(each) for each in hello.copies]
-        connection = _Connection(channel, hello.uid, time.monotonic(), address, copies)
+        connection = _Connection(channel, hello.uid, time.monotonic(), hello.address, copies)
         self._post(lambda: self._on_joined(index, connection, hello))
         while (message := await channel.receive()) is not None:
             connection.heard = time.monotonic()
@@ -256,13 +257,16 @@ class Lead:
                 self._reporter.stepped(message)
             case "restored":
                 self._agreement.reached(int(message["step"]))
-                self._reporter.restored(message)
+                fetched = message["source"] == "memory" and self._fetched
+                self._reporter.restored({**message, **({"source": "peer"} if fetched else {})})
             case "promise":
                 self._move(self._agreement.promised(int(message["number"]), rank))
             case "refuse":
                 self._move(self._agreement.refused(int(message["number"]), int(message["step"])))
             case "sealed":
                 self._on_sealed(rank, message)
+            case "finishing":
+                self._upload(self._pipeline.ends_at(int(message["step"])))
             case "save_failed":
                 self._saved(self._committer.abandon(_id(message), str(message["message"])))
             case "event":
@@ -278,6 +282,7 @@ class Lead:
             and self._stop_deadline is None
             and self._agreement.open is None
             and self._pipeline.copying is None
+            and self._pipeline.last_step is None
             and len(self._attached) == self._group.world_size
         )
         if not ready:
@@ -455,6 +460,7 @@ class Lead:
         group.began(generation, time.monotonic())
         self._reporter.began(generation)
         source = self._choose_source()
+        self._fetched = bool(source and source.donors)
         where = f" from {source.id} in memory" if source else ""
         log.info("generation %d starts with %d ranks%s", generation, group.world_size, where)
         start = {

@@ -125,7 +125,9 @@ class Member:
 
     def _hello(self) -> Hello:
         here, node = self._config, self.node
-        return Hello(here.index, here.pod_uid, node.generation, node.copies(), node.kept)
+        return Hello(
+            here.index, here.pod_uid, node.generation, here.address, node.copies(), node.kept
+        )
 
     async def _beat(self, channel: Channel) -> None:
         while True:

@@ -59,6 +59,7 @@ class Node:
         self._stopping = asyncio.Lock()
         self._held: dict[int, int] = {}
         self._restore: Message = {}
+        self._fetching: list[Message] | None = None
         self._uploads = Uploads(self._uploaded)
         self.launcher = Launcher(config)
         self.memory = Memory(config.processes)
@@ -123,12 +124,17 @@ class Node:
         }
         wanted = {"generation": order["generation"], "step": order["step"]}
         hello = Hello(self._config.index, self._config.pod_uid, self.generation)
+        self._fetching = []
         try:
             await transfer.fetch(self.memory, self._key, order["from"], hello, wanted, states)
         except transfer.TransferError as error:
             log.warning("no checkpoint from another pod's memory: %s", error)
             self._say({"type": "unready", "generation": generation, "message": str(error)})
             return False
+        finally:
+            waiting, self._fetching = self._fetching, None
+        for each in waiting:
+            self.upload(each)
         return True
 
     async def stop(self) -> None:
@@ -232,9 +238,12 @@ class Node:
 
     def upload(self, order: Message) -> None:
         """Send the parts of this pod's ranks to storage."""
+        if self._fetching is not None:
+            self._fetching.append(order)  # it is about the very checkpoint that is on its way here
+            return
         slots = self.memory.find(_id(order))
         if slots is None:
-            self._say({"type": "unsent", **order})
+            self._say({**order, "type": "unsent"})
             return
         parts = []
         for local_rank, number in enumerate(slots):

@@ -14,6 +14,8 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _EVERY_SECONDS = 2.0
+awaited: set[int] = set()
+"""Children whose end somebody in this process waits for."""
 _ROUNDS, _ROUND_SECONDS = 50, 0.02
 
 
@@ -27,8 +29,8 @@ def _parent_and_state(pid: int) -> tuple[int, str]:
 async def reaped() -> AsyncIterator[None]:
     """Become the reaper of all descendants, for as long as the context lasts.
 
-    Workers are asyncio's children: it collects them within milliseconds, so that what is still
-    a zombie on two visits in a row was left behind by somebody else.
+    What is in `awaited` is asyncio's to collect; of the rest, what is still a zombie on two visits
+    in a row was left behind by somebody.
     """
     if sys.platform != "linux":
         yield
@@ -86,7 +88,7 @@ async def _reap_for_ever() -> None:
     while True:
         await asyncio.sleep(_EVERY_SECONDS)
         now = await asyncio.to_thread(_zombies)
-        for pid in before & now:
+        for pid in (before & now) - awaited:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 (WNOHANG returns at once)
         before = now

@@ -40,26 +40,37 @@ class Pipeline:
     uploading: CheckpointId | None = None
     settled: CheckpointId | None = None
     superseded: int = 0
-    _sealed: set[int] = field(default_factory=set)
+    last_step: int | None = None
+    """The step at which the run ends, once a rank has got there."""
+    _sealed: dict[CheckpointId, set[int]] = field(default_factory=dict)
     _urgent: bool = False
 
     def agreed(self, checkpoint: CheckpointId, *, urgent: bool = False) -> None:
         """All ranks are going to save this; what is urgent does not wait for an upload."""
-        self.copying, self._urgent = checkpoint, urgent
-        self._sealed = set()
+        if self.last_step is None or checkpoint.step <= self.last_step:
+            self.copying, self._urgent = checkpoint, urgent
+
+    def ends_at(self, step: int) -> list[Upload]:
+        """A rank has come to the end of the run: what was agreed on for later will never be."""
+        self.last_step = step
+        if self.copying is not None and self.copying.step > step:
+            self.copying = None
+        return self._next()
 
     def sealed(self, checkpoint: CheckpointId, rank: int) -> list[Upload]:
         """A rank has all of it in memory."""
-        if self.copying != checkpoint:  # at its end a run saves without being asked
-            self.agreed(checkpoint)
-        self._sealed.add(rank)
-        if self._sealed < self.ranks:
+        ranks = self._sealed.setdefault(checkpoint, set())
+        ranks.add(rank)
+        if ranks < self.ranks:
             return []
+        self._sealed = {each: r for each, r in self._sealed.items() if each > checkpoint}
         if self.newest is not None and self.newest not in (self.uploading, self.settled):
             self.superseded += 1
-        self.newest, self.copying = checkpoint, None
-        if self._urgent:
-            self.uploading = None
+        self.newest = checkpoint
+        if self.copying == checkpoint:
+            self.copying = None
+            if self._urgent:
+                self.uploading = None
         return self._next()
 
     def failed(self, checkpoint: CheckpointId) -> list[Upload]:
@@ -81,7 +92,8 @@ class Pipeline:
 
         What was being sent goes on if every node still has it, which is known of `restored` only.
         """
-        self.copying, self._urgent, self._sealed = None, False, set()
+        self.copying, self._urgent, self.last_step = None, False, None
+        self._sealed.clear()
         self.newest = restored
         unsent = restored is not None and (self.settled is None or restored > self.settled)
         self.uploading = restored if unsent else None

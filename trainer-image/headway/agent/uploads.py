@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+from headway.agent import orphans
 from headway.agent.wire import LINE_LIMIT, Channel, Message
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Uploads:
                         with contextlib.suppress(ProcessLookupError):
                             self._process.kill()
                     await self._process.wait()
+                    orphans.awaited.discard(self._process.pid)
                     self._process = None
             log.warning("the uploader has ended; starting another one")
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -82,6 +84,7 @@ class Uploads:
                 start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
+        orphans.awaited.add(self._process.pid)
         reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
         self._channel = Channel(reader, writer)
         if self._order is not None:

@@ -75,6 +75,7 @@ class Hello:
         index: Of its pod.
         uid: Of its pod.
         generation: The latest that its pod has taken part in; 0 before the first.
+        address: At which other pods reach it.
         copies: The checkpoints that its memory holds (see `node`).
         kept: Rank states that it keeps for the lead's own pod (see `rankstates`).
     """
@@ -82,6 +83,7 @@ class Hello:
     index: int
     uid: str
     generation: int
+    address: str = ""
     copies: list[Message] = field(default_factory=list)
     kept: list[Message] = field(default_factory=list)
 

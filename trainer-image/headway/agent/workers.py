@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from headway.agent import orphans
 from headway.zygote.protocol import STACKS_SIGNAL
 
 _PR_SET_PDEATHSIG = 1
@@ -90,7 +91,7 @@ async def execute(command: Sequence[str], env: Mapping[str, str], output: int) -
     Raises:
         OSError: the command can't be started (not found, not executable).
     """
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         *command,
         env=dict(env),
         stdin=asyncio.subprocess.DEVNULL,
@@ -99,6 +100,8 @@ async def execute(command: Sequence[str], env: Mapping[str, str], output: int) -
         start_new_session=True,
         preexec_fn=_prepare,
     )
+    orphans.awaited.add(process.pid)
+    return process
 
 
 class Worker:
@@ -143,6 +146,7 @@ class Worker:
     async def wait(self) -> Exit:
         """Wait for the end of the process (not of what it left behind), and of its output."""
         returncode = await self._process.wait()
+        orphans.awaited.discard(self.pid)
         self.signal(signal.SIGKILL)
         await asyncio.wait({self._pump}, timeout=_DRAIN_SECONDS)
         self._pump.cancel()

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from headway.agent import orphans
 from headway.zygote.protocol import MESSAGE_BYTES, Invocation
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Zygote:
     def __init__(self, process: asyncio.subprocess.Process, link: socket.socket) -> None:
         self.pid = process.pid
         self._process = process
+        orphans.awaited.add(process.pid)
         self._link = link
         self._loop = asyncio.get_running_loop()
         self._unfit: asyncio.Future[str] = self._loop.create_future()
@@ -145,6 +147,7 @@ class Zygote:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         await self._process.wait()
+        orphans.awaited.discard(self.pid)
         self._lost("it was stopped")
 
     def _read(self) -> None:
