@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 
 from headway.agent.wire import Message
-from headway_api.contract import ExitCode
+from headway_api.contract import SHM_DIR, ExitCode
 from headway_api.messages import RestartReport
 
 _TAIL_LINES = 12
@@ -23,6 +24,17 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _hint(signal: str) -> str:
+    """What usually causes it, where a user can't guess that."""
+    if signal != "SIGBUS":
+        return ""
+    room = shutil.disk_usage(SHM_DIR).total // 2**20
+    return (
+        f": shared memory is full ({SHM_DIR} has {room} MiB). Raise spec.pod.sharedMemory (outside "
+        f"Kubernetes: docker run --shm-size), or use fewer loader workers"
+    )
+
+
 def describe(index: int, ended: Message) -> RestartReport:
     """Turn a node's report of an ended worker into a culprit for status and Events.
 
@@ -35,7 +47,7 @@ def describe(index: int, ended: Message) -> RestartReport:
     if ended["oom"]:
         reason, what = "OOMKilled", f"{who} was killed because the container is out of memory"
     elif ended["signal"]:
-        reason, what = "Signal", f"{who} was killed by {ended['signal']}"
+        reason, what = "Signal", f"{who} was killed by {ended['signal']}{_hint(ended['signal'])}"
     elif code == ExitCode.CONFIG:
         reason, what = "ConfigurationError", f"{who} can't work"
     else:

@@ -45,8 +45,11 @@ _TRIES_FROM_MEMORY = 2
 may be what kills them (Megatron-LM#5281 restarted 44 times from a bad replica)."""
 _LAST_SECONDS = 60.0
 """Longest time that the end of a failed group waits for storage."""
-_MARGIN_BEFORE_KILL = 5.0
-"""Seconds before the end of the grace period at which waiting for a checkpoint is given up."""
+_TIME_TO_LEAVE = 0.9
+"""Part of the grace period after which the pods go, whatever has been saved by then."""
+_TIME_TO_SAVE = 0.5
+"""Part of the grace period in which a last checkpoint has to be in memory: if it is not, the
+workers hang, and the rest of the time is for sending the one before."""
 
 
 @dataclass
@@ -92,6 +95,7 @@ class Lead:
         self._settled = asyncio.Event()
         self._led = False
         self._leave_at = 0.0
+        self._stopping_at: CheckpointId | None = None
         self._fetched = False
         self.ended: Finish | None = None
 
@@ -236,9 +240,10 @@ class Lead:
         actions = self._group.going(index)
         member = self._group.members.get(index)
         if member is not None and member.busy and self._stop_deadline is None:
-            grace = max(self._config.grace_seconds - _MARGIN_BEFORE_KILL, 1.0)
-            self._stop_deadline = self._leave_at = time.monotonic() + grace
+            now, grace = time.monotonic(), self._config.grace_seconds
+            self._stop_deadline = self._leave_at = now + _TIME_TO_LEAVE * grace
             if len(self._attached) == self._group.world_size:
+                self._stop_deadline = now + _TIME_TO_SAVE * grace
                 self._move(self._agreement.propose("stop"))
             else:  # scripts that know nothing of Headway get the signal themselves
                 self._broadcast({"type": "terminate"})
@@ -301,6 +306,8 @@ class Lead:
                 self._reporter.skipped()
         self._saving_step = proposal.step
         self._saved_at = time.monotonic()
+        if proposal.purpose == "stop":
+            self._stopping_at = checkpoint
         self._pipeline.agreed(checkpoint, urgent=proposal.purpose == "stop")
 
     def _on_sealed(self, rank: int, message: Message) -> None:
@@ -309,6 +316,8 @@ class Lead:
             self._states.add(checkpoint, rank, message["rank_state"])
         self._upload(self._pipeline.sealed(checkpoint, rank))
         if self._pipeline.newest == checkpoint:
+            if checkpoint == self._stopping_at:
+                self._stop_deadline = self._leave_at  # now only storage is waited for
             log.debug("checkpoint of step %d is in memory", checkpoint.step)
             if self._group.replicas > 1:
                 self._send(1, {"type": "keep", **self._states.of(checkpoint, 0)})
