@@ -51,6 +51,17 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def _own_memory(pid: int) -> int:
+    """Bytes of a process as a cgroup counts them.
+
+    What forked processes share is divided among them; pages of libraries, which can always be
+    given back, don't count.
+    """
+    kinds = ("Pss_Anon:", "Pss_Shmem:")
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(kinds))
+
+
 def _descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
@@ -154,12 +165,9 @@ class LocalPod:
     def _memory(self) -> int:
         try:
             root = psutil.Process(self.pid)
-            infos = [p.memory_info() for p in (root, *root.children(recursive=True))]
-        except psutil.Error:
+            return sum(_own_memory(p.pid) for p in (root, *root.children(recursive=True)))
+        except (psutil.Error, OSError):
             return 0
-        # Without the pages of libraries, which a cgroup counts once and can always give back.
-        used: int = sum(info.rss - info.shared for info in infos)
-        return used
 
     def _last_words(self, log_file: Path) -> str:
         try:
