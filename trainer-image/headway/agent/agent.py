@@ -134,7 +134,7 @@ async def _leading(
     holder = f"{config.pod_name}/{config.pod_uid}"
     committer = Committer(store, config.checkpoint, holder, reporter.event)
     context = tls.of_lead(answer.certificate, config.scratch)
-    lead = Lead(config, key, group, committer, reporter, context)
+    lead = Lead(config, key, group, committer, reporter, answer.peers, context)
     tasks = [asyncio.create_task(lead.run())]
     if endpoint:
         tasks.append(asyncio.create_task(reporter.run(endpoint)))

@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +34,13 @@ from headway.agent.wire import LINE_LIMIT, Channel, HandshakeFailed, Hello, Mess
 from headway.checkpoint.errors import Fenced
 from headway.checkpoint.layout import CheckpointId
 from headway_api.contract import AGENT_PORT, STORE_PORTS, ExitCode
+from headway_api.messages import Peer
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.5
 _HANDSHAKE_SECONDS = 5.0
+_FIRST_CALL_SECONDS = 5.0
+"""Time that a pod which has an address already gets to find a lead that is new."""
 _STACKS_SECONDS = 2.0
 """Time for workers to write their stacks to the log."""
 _TRIES_FROM_MEMORY = 2
@@ -71,6 +74,7 @@ class Lead:
         group: Group,
         committer: Committer,
         reporter: Reporter,
+        peers: Sequence[Peer] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._config = config
@@ -80,6 +84,8 @@ class Lead:
         self._committer = committer
         self._reporter = reporter
         self._connections: dict[int, _Connection] = {}
+        now = time.monotonic()
+        self._absent = {p.index: (p.uid, now + _FIRST_CALL_SECONDS) for p in peers if p.index}
         self._queue: asyncio.Queue[Callable[[], list[Action]]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._agreement = Agreement(group.world_size)
@@ -138,6 +144,11 @@ class Lead:
                 log.warning("worker %d has been silent for %g s", index, SILENCE_SECONDS)
                 self._reporter.lost(index, connection.uid)
                 self._spawn(connection.channel.close())
+        for index, (uid, since) in list(self._absent.items()):
+            if now - since > SILENCE_SECONDS and self.ended is None:
+                # The operator knows whether it has heard of it since.
+                self._reporter.lost(index, uid)
+                del self._absent[index]
         if self._stop_deadline is not None and now > self._stop_deadline:
             self._stop_deadline = None
             log.warning("no checkpoint before the end of the grace period; ending the workers")
@@ -177,6 +188,7 @@ class Lead:
         older = self._connections.get(index)
         actions = self._on_lost(index, older) if older else []
         self._connections[index] = connection
+        self._absent.pop(index, None)
         self._reporter.found(index)
         for kept in hello.kept:
             self._states.add_all(kept)
@@ -187,6 +199,7 @@ class Lead:
         if self._connections.get(index) is not connection:
             return []
         del self._connections[index]
+        self._absent[index] = (connection.uid, time.monotonic())
         if self.ended is None:
             log.warning("worker %d is gone", index)
         return self._group.lost(index)
