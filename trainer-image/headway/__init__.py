@@ -9,12 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headway.interop.loading import load, load_model
     from headway.train import Loader, Run, init
 
-__all__ = ["Loader", "Run", "init"]
+__all__ = ["Loader", "Run", "init", "load", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("load", "load_model"):
+        from headway.interop import loading  # noqa: PLC0415
+
+        return getattr(loading, name)
     if name in __all__:
         from headway import train  # noqa: PLC0415 (see above)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
 
-from headway.checkpoint import reader, state, writer
+from headway.checkpoint import ranges, state, writer
 from headway.checkpoint.layout import CheckpointId
 from headway.checkpoint.manifest import Commit, PartReceipt
 from headway.checkpoint.reader import Restored, restore_newest
@@ -95,7 +95,7 @@ def chunk_of(nbytes: int) -> Iterator[None]:
     """Cut into chunks of this many bytes, so that small states have many."""
     with (
         patch.object(state, "CHUNK", nbytes),
-        patch.object(reader, "CHUNK", nbytes),
+        patch.object(ranges, "CHUNK", nbytes),
         patch.object(writer, "CHUNK", nbytes),
     ):
         yield

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import hashlib
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from obstore.exceptions import GenericError, PermissionDeniedError
+from obstore.exceptions import GenericError, InvalidPathError, PermissionDeniedError
 
 from headway.checkpoint.errors import (
     BucketMissing,
@@ -25,6 +28,7 @@ from headway.checkpoint.errors import (
 from headway.checkpoint.faults import Place, translate
 from headway.checkpoint.retry import RetryPolicy
 from headway.checkpoint.stores import Store, check, open_store
+from headway_operator.progress.pki import create_identity
 
 SECRET = "s3cr3t-do-not-print"
 
@@ -69,7 +73,7 @@ def test_pauses_double_up_to_the_limit_and_are_jittered() -> None:
     assert clock.pauses == [0.5, 1, 2, 4, 4, 4]
 
 
-@given(deadline=st.floats(0, 300), took=st.floats(0, 5), jitter=st.floats(0, 1, exclude_max=True))
+@given(deadline=st.floats(0, 300), took=st.floats(0, 4.9), jitter=st.floats(0, 1, exclude_max=True))
 def test_a_store_that_stays_away_is_given_up_by_the_deadline(
     deadline: float, took: float, jitter: float
 ) -> None:
@@ -147,6 +151,20 @@ def test_errors_of_the_library_are_told_apart(error: Exception, meaning: type[St
     got = translate(error, "cannot write 'k'", Place("s3://b/job"))
     assert type(got) is meaning
     assert "cannot write 'k' under s3://b/job: " in str(got)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (GenericError("No space left on device (os error 28)"), "Make room on the volume"),
+        (GenericError("Disk quota exceeded (os error 122)"), "Make room on the volume"),
+        (OSError(13, "Permission denied"), "Check the path and its permissions"),
+        (PermissionDeniedError(answered(403, "InvalidObjectState")), "Restore it from the archive"),
+        (InvalidPathError("Path contained empty path segment"), "Rename or delete it"),
+    ],
+)
+def test_an_error_says_what_to_do(error: Exception, advice: str) -> None:
+    assert advice in str(translate(error, "cannot read 'k'", Place("/volume/job")))
 
 
 def test_an_errors_own_text_never_reaches_the_message() -> None:
@@ -332,6 +350,37 @@ def test_given_credentials_are_not_mixed_with_a_session_of_the_environment(
     endpoint = f"http://127.0.0.1:{server.server_port}"
     open_store("s3://bucket/job", endpoint=endpoint, access_key="A", secret_key="B").put("k", b"")
     assert tokens == [None]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_every_byte_is_hashed_for_the_signature_only_where_no_tls_proves_it(
+    server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str
+) -> None:
+    if scheme == "https":
+        identity = create_identity(["localhost"], datetime.now(UTC))
+        (tmp_path / "ca.pem").write_text(identity.ca)
+        (tmp_path / "server.pem").write_text(identity.key + identity.certificate)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "server.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    hashes: list[str] = []
+
+    def do_put(self: Misbehaving) -> None:
+        hashes.append(self.headers["x-amz-content-sha256"])
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.send_header("ETag", '"x"')
+        self.end_headers()
+
+    monkeypatch.setattr(Misbehaving, "do_PUT", do_put)
+    endpoint = f"{scheme}://localhost:{server.server_port}"
+    policy = RetryPolicy(deadline=5, request_timeout=5)
+    credentials = {"access_key": "A", "secret_key": "B", "region": "us-east-1"}
+    open_store("s3://bucket/job", endpoint=endpoint, retry=policy, **credentials).put("k", b"data")
+    expected = "UNSIGNED-PAYLOAD" if scheme == "https" else hashlib.sha256(b"data").hexdigest()
+    assert hashes == [expected]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from headway.checkpoint.slot import Slot
 from headway.train import copier as copier_module
 from headway.train import memory
 from headway.train.copier import Copier, TornError
+from headway.train.sharding import Wants
 from headway.train.state import flatten, spec_of
 
 ID = CheckpointId(1, 1)
@@ -72,7 +73,7 @@ def save(
 
 def restored(*slots: Slot, rank: int = 0) -> dict[str, torch.Tensor]:
     answer = {"generation": 1, "step": 1, "slots": [slot.path for slot in slots]}
-    return dict(memory.read(answer, rank).tensors)
+    return dict(memory.read(answer, rank, Wants({})).tensors)
 
 
 def held_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:

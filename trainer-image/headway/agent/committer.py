@@ -11,19 +11,22 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from headway.agent.wire import Message
 from headway.checkpoint import fence, reader, retention, writer
 from headway.checkpoint.errors import CheckpointError, Fenced, StoreUnavailable
 from headway.checkpoint.layout import CheckpointId
+from headway.checkpoint.leftovers import abort_stale_uploads
 from headway.checkpoint.manifest import PartReceipt
 from headway.checkpoint.stores import Store
 from headway_api.trainingjob import Checkpoint
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_STALE_UPLOAD = timedelta(days=1)
+"""Age from which on nobody can still be at work on an upload."""
 Tell = Callable[[str, str], None]
 """Posts an Event: reason and message."""
 
@@ -87,7 +90,7 @@ class Committer:
         self._holder = holder
         self._tell = tell
         self._gathering: dict[CheckpointId, _Gathering] = {}
-        self._generation = 0
+        self._generation = self._tidied = 0
         self._expected: CheckpointId | None = None
         self._best_so_far: BestSoFar | None = None
         self._retiring = asyncio.Lock()
@@ -265,8 +268,17 @@ class Committer:
                     keep_last=keep,
                     best=self._keep_best(),
                 )
+                if self._tidied != generation:  # once is enough: it lists all uploads
+                    self._tidied = generation
+                    await asyncio.to_thread(
+                        abort_stale_uploads,
+                        store,
+                        generation,
+                        now=datetime.now(UTC),
+                        older_than=_STALE_UPLOAD,
+                    )
             except CheckpointError as error:
-                log.warning("old checkpoints could not be deleted yet: %s", error)
+                log.warning("what is not needed any more could not be deleted yet: %s", error)
 
     async def _patiently(self, work: Callable[[], T]) -> T:
         told = False

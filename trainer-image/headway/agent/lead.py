@@ -237,6 +237,11 @@ class Lead:
             case "waiting":
                 self._storage_waits(str(message["message"]))
 
+    @property
+    def _all_attached(self) -> bool:
+        """Whether every rank takes part in agreements: its script calls `headway.init()`."""
+        return len(self._attached) == self._group.world_size
+
     def _on_exit(self, index: int, message: Message) -> list[Action]:
         if message["code"] == ExitCode.DONE:
             log.info("rank %d has finished", message["rank"])
@@ -255,19 +260,25 @@ class Lead:
         if member is not None and member.busy and self._stop_deadline is None:
             now, grace = time.monotonic(), self._config.grace_seconds
             self._stop_deadline = self._leave_at = now + _TIME_TO_LEAVE * grace
-            if len(self._attached) == self._group.world_size:
+            if self._all_attached:
                 self._stop_deadline = now + _TIME_TO_SAVE * grace
                 self._move(self._agreement.propose("stop"))
             else:  # scripts that know nothing of Headway get the signal themselves
                 self._broadcast({"type": "terminate"})
         return actions
 
+    def _on_attached(self, rank: int, step: int) -> None:
+        self._attached.add(rank)
+        self._progress_at = time.monotonic()
+        self._agreement.reached(step)
+        if self._stop_deadline is not None and self._all_attached:
+            # It was sent SIGTERM as a script that knows nothing of us, and took no notice.
+            self._move(self._agreement.propose("stop"))
+
     def _on_worker(self, rank: int, message: Message) -> None:
         match message["type"]:
             case "attach":
-                self._attached.add(rank)
-                self._progress_at = time.monotonic()
-                self._agreement.reached(int(message.get("step", 0)))
+                self._on_attached(rank, int(message.get("step", 0)))
             case "step":
                 self._group.stepped()
                 self._distrusted, self._progress_at = 0, time.monotonic()
@@ -301,7 +312,7 @@ class Lead:
             and self._agreement.open is None
             and self._pipeline.copying is None
             and self._pipeline.last_step is None
-            and len(self._attached) == self._group.world_size
+            and self._all_attached
         )
         if not ready:
             return

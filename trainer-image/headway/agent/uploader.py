@@ -143,7 +143,8 @@ class _Link:
 def main() -> None:
     """Serve orders until the socket is closed."""
     os.nice(NICE)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are meant for the agent
+        signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="headway uploader %(message)s")
     end = socket.socket(fileno=int(sys.argv[1]))
     link, current = _Link(end), None

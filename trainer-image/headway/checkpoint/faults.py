@@ -13,13 +13,17 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 
 from .errors import BucketMissing, ObjectMissing, StoreDenied, StoreError, StoreUnavailable
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_OS_ERROR = re.compile(r"(?:\(os error |\[Errno )(\d+)[)\]]")
 _BEYOND_END = re.compile(r"status code: 416|StartTooLarge")
 
 _BUCKET_CODES: Final = {"NoSuchBucket", "ContainerNotFound"}
@@ -27,6 +31,7 @@ _BUCKET_CODES: Final = {"NoSuchBucket", "ContainerNotFound"}
 _PASSING_CODES: Final = {"NoSuchUpload", "RequestTimeout", "SlowDown", "InternalError"}
 _PASSING_STATUS: Final = {408, 425, 429}
 _REFUSING_OS_ERRORS: Final = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _NETWORK: Final = (
     ("kind: Timeout", "it did not answer in time"),
     ("ConnectionRefused", "the connection was refused"),
@@ -83,6 +88,8 @@ def translate(error: Exception, what: str, place: Place) -> StoreError:
         )
     if code in _PASSING_CODES or (status and (status >= 500 or status in _PASSING_STATUS)):
         return StoreUnavailable(f"{failed}: the store is failing ({_answer(status, code)})")
+    if advice := _advice(error, code):
+        return StoreDenied(f"{failed}: {advice}")
     if isinstance(error, FileNotFoundError) or status == 404:
         return ObjectMissing(f"{failed}: there is no such object")
     if status or isinstance(error, PermissionDeniedError | UnauthenticatedError):
@@ -90,10 +97,29 @@ def translate(error: Exception, what: str, place: Place) -> StoreError:
     return _without_answer(text, failed, place)
 
 
+def _advice(error: Exception, code: str | None) -> str | None:
+    """What to do about an object that no permission makes readable."""
+    if code == "InvalidObjectState":
+        return (
+            "the object is archived. Restore it from the archive, and exempt this folder from the "
+            "bucket's lifecycle rule"
+        )
+    if isinstance(error, InvalidPathError):
+        return (
+            "an object there has a name that cannot be used, such as one with `//` or a line break "
+            "in it. Rename or delete it"
+        )
+    return None
+
+
 def _without_answer(text: str, failed: str, place: Place) -> StoreError:
     if found := _OS_ERROR.search(text):
         number = int(found[1])
         because = f"{failed}: {os.strerror(number)}"
+        if number in _FULL:
+            return StoreUnavailable(
+                f"{because}. Make room on the volume, or keep fewer checkpoints (keepLast)"
+            )
         if number in _REFUSING_OS_ERRORS:
             return StoreDenied(f"{because}. Check the path and its permissions")
         if not place.endpoint and not place.credentials:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -13,12 +14,29 @@ from .checksum import crc64
 from .errors import CorruptCheckpoint, NoValidCheckpoint, ObjectMissing
 from .jsontree import loads
 from .layout import CHECKPOINTS, CheckpointId, CommitKey, parse_checkpoint_key
-from .manifest import Commit, FragmentReceipt, Part, decode_commit
-from .state import CHUNK, TensorSpec
+from .manifest import Commit, FragmentReceipt, ObjectReceipt, decode_commit
+from .prefault import prefault
+from .ranges import Range, plan, twice, verified
+from .state import TensorSpec
 from .stores import Store
+
+# Half a million tensors. What claims to be a larger COMMIT.json must not fill a pod's memory.
+_LARGEST_COMMIT: Final = 256 * 1024 * 1024
 
 Into = Callable[[TensorSpec], memoryview]
 """Gives the writable flat view of unsigned bytes that a tensor is to be read into."""
+
+
+Wanted = Callable[[TensorSpec], bool]
+"""Says which tensors to read, such as the model's without the optimizer's."""
+
+Within = Callable[[TensorSpec], tuple[int, int]]
+"""Says which elements of a tensor to read, row-major: the first one, and how many."""
+
+
+def whole(spec: TensorSpec) -> tuple[int, int]:
+    """All elements."""
+    return 0, spec.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +107,22 @@ def load_commit(store: Store, checkpoint: CheckpointId) -> Commit:
         CorruptCheckpoint: it is missing, torn, edited, or another checkpoint's.
         StoreError: the store refused or failed.
     """
+    return twice(partial(_load_commit, store, checkpoint))
+
+
+def _load_commit(store: Store, checkpoint: CheckpointId) -> Commit:
     try:
-        commit = decode_commit(store.get(checkpoint.commit_key))
+        data = store.get_range(checkpoint.commit_key, 0, _LARGEST_COMMIT + 1)
     except ObjectMissing:
         raise CorruptCheckpoint("COMMIT.json is missing") from None
+    if len(data) > _LARGEST_COMMIT:
+        raise CorruptCheckpoint(f"COMMIT.json has more than {_LARGEST_COMMIT} bytes")
+    try:
+        commit = decode_commit(bytes(data))
     except ValueError as error:
         raise CorruptCheckpoint(str(error)) from None
+    except RecursionError:
+        raise CorruptCheckpoint("COMMIT.json is nested too deeply to be one") from None
     if commit.id != checkpoint:
         raise CorruptCheckpoint(f"COMMIT.json is that of {commit.id}")
     return commit
@@ -109,14 +137,23 @@ def read_rank_state(store: Store, commit: Commit, rank: int) -> dict[str, JsonVa
     """
     if rank >= commit.world_size:
         return None
-    receipt = commit.parts[rank].state
+    return twice(partial(_read_rank_state, store, commit.parts[rank].state))
+
+
+def _read_rank_state(store: Store, receipt: ObjectReceipt) -> dict[str, JsonValue]:
     try:
-        data = store.get(receipt.key)
+        data = bytes(store.get_range(receipt.key, 0, receipt.size + 1))
     except ObjectMissing:
         raise CorruptCheckpoint(f"{receipt.key} is missing") from None
     if len(data) != receipt.size or crc64(data) != receipt.crc:
         raise CorruptCheckpoint(f"{receipt.key} is not what was committed")
-    return cast("dict[str, JsonValue]", loads(data))
+    try:
+        state = loads(data)
+    except (ValueError, RecursionError):
+        state = None
+    if not isinstance(state, dict):
+        raise CorruptCheckpoint(f"{receipt.key} does not hold a rank's state")
+    return state
 
 
 def read_tensors(
@@ -124,7 +161,8 @@ def read_tensors(
     commit: Commit,
     into: Into,
     *,
-    wanted: Callable[[TensorSpec], bool] = lambda _: True,
+    wanted: Wanted = lambda _: True,
+    within: Within = whole,
     concurrency: int = 8,
 ) -> None:
     """Read tensors into memory that is there already, and verify every byte.
@@ -136,7 +174,8 @@ def read_tensors(
         commit: what to read.
         into: asked once for each wanted tensor, before anything is read. What it raises (such as
             for a tensor that the model does not have) ends the call.
-        wanted: which tensors to read, such as the model's without the optimizer's.
+        wanted: which tensors to read.
+        within: which elements of them; `into` gives a view of only those.
         concurrency: requests at a time.
 
     Raises:
@@ -144,12 +183,21 @@ def read_tensors(
         ValueError: `into` gave a view that does not fit.
         StoreError: the store refused or failed.
     """
-    specs = {spec.name: spec for spec in commit.tensors if wanted(spec)}
-    targets = {name: _target(spec, into(spec)) for name, spec in specs.items()}
-    reads = [read for part in commit.parts for read in _plan(part, targets)]
+    specs = {spec.name: spec for spec in commit.tensors}
+    targets = {
+        name: _Target.of(spec, within(spec), into(spec))
+        for name, spec in specs.items()
+        if wanted(spec)
+    }
+    reads = [
+        read
+        for part in commit.parts
+        for read in plan(part, targets, lambda fragment: targets[fragment.name].needs(fragment))
+    ]
     with ThreadPoolExecutor(concurrency) as pool:
         try:
-            for _ in pool.map(lambda read: _fetch(store, read, specs, targets), reads):
+            jobs = (partial(_fetch, store, read, specs, targets) for read in reads)
+            for _ in pool.map(twice, jobs):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -159,10 +207,11 @@ def read_tensors(
 def restore_newest(
     store: Store,
     into: Into,
-    rank: int,
+    rank: int | None,
     *,
     skip: Collection[CheckpointId] = (),
-    wanted: Callable[[TensorSpec], bool] = lambda _: True,
+    choose: Callable[[Commit], Wanted] = lambda _: lambda _: True,
+    within: Within = whole,
     concurrency: int = 8,
 ) -> Restored | None:
     """Restore the newest checkpoint that is wholly as it was committed.
@@ -173,9 +222,11 @@ def restore_newest(
     Args:
         store: the job's root.
         into: see `read_tensors`. Asked again after a fallback.
-        rank: whose own state to read.
+        rank: whose own state to read; None for no rank's.
         skip: checkpoints not to try.
-        wanted: see `read_tensors`.
+        choose: says for a checkpoint which of its tensors are wanted, see `read_tensors`. What it
+            raises ends the call.
+        within: see `read_tensors`.
         concurrency: see `read_tensors`.
 
     Returns:
@@ -197,8 +248,9 @@ def restore_newest(
             return None
         try:
             commit = load_commit(store, candidate)
-            rank_state = read_rank_state(store, commit, rank)
-            read_tensors(store, commit, into, wanted=wanted, concurrency=concurrency)
+            rank_state = None if rank is None else read_rank_state(store, commit, rank)
+            wanted = choose(commit)
+            read_tensors(store, commit, into, wanted=wanted, within=within, concurrency=concurrency)
         except CorruptCheckpoint as error:
             fallbacks.append(Fallback(candidate, error.reason))
             continue
@@ -221,70 +273,46 @@ def _refuse_to_start_over(store: Store, fallbacks: list[Fallback]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """Bytes of a part that are fetched in one request.
+class _Target:
+    """Where elements of a tensor go.
 
     Attributes:
-        key: of the part.
-        start: first byte.
-        stop: byte after the last.
-        header_crc: of the header, when the request starts with it.
-        fragments: those that lie in these bytes.
+        view: their bytes.
+        item: bytes per element.
+        start: the first element.
+        stop: the element after the last.
     """
 
-    key: str
+    view: memoryview
+    item: int
     start: int
     stop: int
-    header_crc: str | None
-    fragments: tuple[FragmentReceipt, ...]
 
+    @classmethod
+    def of(cls, spec: TensorSpec, within: tuple[int, int], view: memoryview) -> _Target:
+        start, count = within
+        nbytes = count * spec.item_size
+        if view.readonly or (view.nbytes, view.itemsize, view.ndim) != (nbytes, 1, 1):
+            raise ValueError(
+                f"cannot read {nbytes} bytes of tensor {spec.name!r} into {view.nbytes} bytes in "
+                f"{view.ndim} dimensions: give as many writable bytes as one flat view"
+            )
+        return cls(view, spec.item_size, start, start + count)
 
-def _plan(part: Part, wanted: Collection[str]) -> Iterator[_Read]:
-    """Group the wanted fragments of a part, and its header, into requests of about `CHUNK`."""
-    start, stop = 0, part.header_nbytes
-    header_crc: str | None = part.header_crc
-    group: list[FragmentReceipt] = []
-    for fragment in part.fragments:
-        if fragment.name not in wanted:
-            continue
-        end = fragment.offset + fragment.nbytes
-        if fragment.offset != stop or end - start > CHUNK:
-            yield _Read(part.key, start, stop, header_crc, tuple(group))
-            start, header_crc, group = fragment.offset, None, []
-        stop = end
-        group.append(fragment)
-    yield _Read(part.key, start, stop, header_crc, tuple(group))
+    def needs(self, fragment: FragmentReceipt) -> bool:
+        return fragment.start < self.stop and self.start < fragment.start + fragment.count
+
+    def take(self, fragment: FragmentReceipt, found: memoryview) -> None:
+        first = max(self.start, fragment.start)
+        last = min(self.stop, fragment.start + fragment.count)
+        target = self.view[(first - self.start) * self.item : (last - self.start) * self.item]
+        prefault(target)
+        at = (first - fragment.start) * self.item
+        target[:] = found[at : at + target.nbytes]
 
 
 def _fetch(
-    store: Store, read: _Read, specs: Mapping[str, TensorSpec], targets: Mapping[str, memoryview]
+    store: Store, read: Range, specs: Mapping[str, TensorSpec], targets: Mapping[str, _Target]
 ) -> None:
-    if read.start == read.stop:
-        return
-    try:
-        data = store.get_range(read.key, read.start, read.stop - read.start)
-    except ObjectMissing:
-        raise CorruptCheckpoint(f"{read.key} is missing") from None
-    if len(data) != read.stop - read.start:
-        raise CorruptCheckpoint(f"{read.key} ends at byte {read.start + len(data)}: it is cut off")
-    first = read.fragments[0].offset if read.fragments else read.stop
-    if read.header_crc is not None and crc64(data[: first - read.start]) != read.header_crc:
-        raise CorruptCheckpoint(f"the header of {read.key} is not what was committed")
-    for fragment in read.fragments:
-        found = data[fragment.offset - read.start :][: fragment.nbytes]
-        if crc64(found) != fragment.crc:
-            raise CorruptCheckpoint(
-                f"{read.key} does not hold what was committed of tensor {fragment.name!r}, "
-                f"elements {fragment.start} to {fragment.start + fragment.count}"
-            )
-        at = fragment.start * specs[fragment.name].item_size
-        targets[fragment.name][at : at + fragment.nbytes] = found
-
-
-def _target(spec: TensorSpec, view: memoryview) -> memoryview:
-    if view.readonly or (view.nbytes, view.itemsize, view.ndim) != (spec.nbytes, 1, 1):
-        raise ValueError(
-            f"cannot read tensor {spec.name!r} into {view.nbytes} bytes in {view.ndim} dimensions: "
-            f"give {spec.nbytes} writable bytes as one flat view"
-        )
-    return view
+    for fragment, found in verified(store, read, specs):
+        targets[fragment.name].take(fragment, found)

@@ -8,10 +8,26 @@ shard) it holds itself.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from .partfile import in_file_order
 from .slot import Layout
 from .state import Fragment, TensorSpec, partition, pieces_of
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a rank has of a tensor that is divided among the ranks: a run of its elements.
+
+    Attributes:
+        owner: the rank that writes it; others that have the same hold it for themselves.
+        start: the first element, row-major.
+        count: elements; may be 0.
+    """
+
+    owner: int
+    start: int
+    count: int
 
 
 def layout_of(
@@ -20,7 +36,7 @@ def layout_of(
     world_size: int,
     local_world_size: int,
     rank_zero: Collection[str] = (),
-    shards: Mapping[str, tuple[int, int]] | None = None,
+    shards: Mapping[str, Shard] | None = None,
 ) -> Layout:
     """What `rank` holds: the part that it writes, and those of its like on the other nodes.
 
@@ -30,7 +46,7 @@ def layout_of(
         world_size: all ranks.
         local_world_size: ranks of each node.
         rank_zero: tensors of which only rank 0's values count.
-        shards: of tensors that are divided among the ranks, this rank's first element and count.
+        shards: of tensors that are divided among the ranks, what this rank has.
     """
     named = {spec.name: spec for spec in specs}
     shards = shards or {}
@@ -39,8 +55,9 @@ def layout_of(
     shares: dict[int, list[Fragment]] = {
         each: parts[each] for each in range(rank % local_world_size, world_size, local_world_size)
     }
-    for name, (start, count) in shards.items():
-        if count or not named[name].count:
-            shares[rank] += pieces_of(named[name], start, start + count)
+    for name, shard in shards.items():
+        if shard.count or (rank == 0 and not named[name].count):
+            pieces = pieces_of(named[name], shard.start, shard.start + shard.count)
+            shares.setdefault(shard.owner, []).extend(pieces)
     ordered = {each: tuple(in_file_order(named, share)) for each, share in shares.items()}
     return Layout(world_size, named, ordered, replicated=not shards)

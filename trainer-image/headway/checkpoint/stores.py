@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import LocalStore, S3Store, from_url
 
 from .errors import ObjectMissing, StoreDenied
 from .faults import Place, is_beyond_end, translate, without_credentials
 from .layout import PROBE
+from .raw import LocalFiles, RawAccess, Upload
 from .retry import RetryPolicy
+from .s3requests import S3Requests
 from .state import CHUNK
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ T = TypeVar("T")
 
 # S3 takes at most 10,000 pieces per upload.
 _MAX_PIECES = 9_000
-# Each piece in flight is one copy of `CHUNK` bytes in memory.
+# Pieces are sent from the views themselves; more at once only helps against long round trips.
 _PIECES_IN_FLIGHT = 4
 
 _CREDENTIALS: Final = {
@@ -51,10 +54,17 @@ class Store:
     `errors` documents them. Use `open_store` to make one.
     """
 
-    def __init__(self, backend: ObjectStore, place: Place, retry: RetryPolicy) -> None:
+    def __init__(
+        self,
+        backend: ObjectStore,
+        place: Place,
+        retry: RetryPolicy,
+        raw: RawAccess | None = None,
+    ) -> None:
         self._backend = backend
         self._place = place
         self._retry = retry
+        self._raw = raw
 
     def __repr__(self) -> str:
         return f"Store({self._place})"
@@ -73,22 +83,22 @@ class Store:
                 sent in pieces as it is read.
             size: total bytes of an iterable, to choose the size of the pieces.
         """
-        if isinstance(data, bytes):
-            self._do(
-                "write", key, lambda: obstore.put(self._backend, key, data, use_multipart=False)
-            )
-            return
         piece = max(CHUNK, -(-(size or 0) // _MAX_PIECES))
 
         def send() -> None:
-            obstore.put(
-                self._backend,
-                key,
-                iter(data),
-                use_multipart=True,
-                chunk_size=piece,
-                max_concurrency=_PIECES_IN_FLIGHT,
-            )
+            if isinstance(data, bytes):
+                obstore.put(self._backend, key, data, use_multipart=False)
+            else:
+                obstore.put(
+                    self._backend,
+                    key,
+                    iter(data),
+                    use_multipart=True,
+                    chunk_size=piece,
+                    max_concurrency=_PIECES_IN_FLIGHT,
+                )
+            if isinstance(self._raw, LocalFiles):
+                self._raw.flush(key)
 
         self._do("write", key, send)
 
@@ -130,8 +140,14 @@ class Store:
         """Return all keys below the folder `prefix` (no slash at the end), sorted."""
 
         def read() -> list[str]:
-            pages = obstore.list(self._backend, prefix)
-            return sorted(meta["path"] for page in pages for meta in page)
+            try:
+                pages = obstore.list(self._backend, prefix)
+                return sorted(meta["path"] for page in pages for meta in page)
+            except InvalidPathError:
+                # One object with an odd name, such as `a//b`, must not hide all others.
+                if self._raw is None:
+                    raise
+                return sorted(key for key in self._raw.keys(prefix) if _is_plain(key))
 
         return self._do("list", prefix, read)
 
@@ -141,6 +157,21 @@ class Store:
             self._do("delete", key, lambda: obstore.delete(self._backend, key))
         except ObjectMissing:
             return
+
+    def uploads(self, prefix: str) -> Sequence[Upload]:
+        """Return the uploads below the folder `prefix` that were never completed.
+
+        On S3 and on local paths; elsewhere the store itself removes them in time.
+        """
+        raw = self._raw
+        if raw is None:
+            return []
+        return self._do("list the uploads of", prefix, lambda: list(raw.uploads(prefix)))
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Delete what was sent of an upload that `uploads` returned; one that is over is fine."""
+        if self._raw is not None:
+            self._do("abort the upload of", upload.key, partial(self._raw.abort, upload))
 
     def _do(self, verb: str, key: str, operation: Callable[[], T]) -> T:
         def attempt() -> T:
@@ -235,7 +266,14 @@ def _open_local(uri: str, retry: RetryPolicy) -> Store:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreDenied(f"cannot make the directory {place}: {error.strerror}") from error
-    return Store(LocalStore(path.absolute(), automatic_cleanup=True), place, retry)
+    backend = LocalStore(path.absolute(), automatic_cleanup=True)
+    return Store(backend, place, retry, LocalFiles(path.absolute()))
+
+
+def _is_plain(key: str) -> bool:
+    """Whether the library takes this for a key."""
+    odd = {"", ".", ".."} & set(key.split("/"))
+    return not odd and all(character >= " " and character != "\x7f" for character in key)
 
 
 def _given_credentials(
@@ -263,24 +301,29 @@ def _open_s3(
     parts = urlsplit(uri)
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3")
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or ""
-    config: S3Config = {}
+    plain = endpoint.startswith("http://")
+    # Over TLS the transport already proves what arrives, and hashing each byte for the signature
+    # as well would double the client's work. Over plain HTTP that hash is the only proof.
+    config: S3Config = {"unsigned_payload": not plain}
     if endpoint:
         config["endpoint"] = endpoint
     if region:
         config["region"] = region
     # A provider replaces all of AWS_*: a given key must not be mixed with another key's token.
     provider = None if credentials is None else lambda: credentials
-    backend = S3Store(
+    bucket = partial(
+        S3Store,
         parts.netloc,
-        prefix=parts.path.strip("/") or None,
         config=config,
-        client_options=_client_options(retry, allow_http=endpoint.startswith("http://")),
+        client_options=_client_options(retry, allow_http=plain),
         retry_config=_retry_config(retry),
         credential_provider=provider,
     )
+    prefix = parts.path.strip("/")
+    raw = S3Requests(bucket, prefix, credentials, retry.request_timeout)
     source = _CREDENTIALS["s3"] if credentials is None else "the given access key and its secret"
     place = Place(without_credentials(uri), without_credentials(endpoint), source)
-    return Store(backend, place, retry)
+    return Store(bucket(prefix=prefix or None), place, retry, raw)
 
 
 def _client_options(retry: RetryPolicy, *, allow_http: bool) -> ClientConfig:

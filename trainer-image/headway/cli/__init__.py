@@ -42,7 +42,10 @@ def application() -> typer.Typer:
             command = entry.load()
         except ImportError as error:
             command = _missing(error)
-        app.command(entry.name)(command)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
     return app
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from headway.checkpoint.slot import HEADER, Placed
+from headway.train.sharding import local_of
 
 _SMALL = 64 * 1024
 """Tensors of fewer bytes are not worth a thread: among them AdamW's `step`, a CPU scalar that the
@@ -122,9 +123,10 @@ class Copier:
         found = set()
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                found |= {p.data_ptr() for p in group["params"]}
+                found |= {local_of(p).data_ptr() for p in group["params"]}
             for state in optimizer.state.values():
-                found |= {v.data_ptr() for v in state.values() if isinstance(v, torch.Tensor)}
+                tensors = (v for v in state.values() if isinstance(v, torch.Tensor))
+                found |= {local_of(tensor).data_ptr() for tensor in tensors}
         return found
 
     def _copy_now(self, sources: Sequence[_Source], start: int, memory: mmap.mmap) -> None:

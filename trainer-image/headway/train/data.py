@@ -1,30 +1,43 @@
 """Data in an order that depends on the seed and the epoch alone, never on the world size.
 
-All samples of an epoch form one line. Step after step takes `global_batch_size` of them, and
+All samples of an epoch form one line. Batch after batch takes `global_batch_size` of them, and
 each rank its share of those. A position in the line is therefore all that has to be saved, and
 it stays right for any number of ranks (the idea of Mosaic streaming's canonical sample order).
+The position is what the training loop has taken, never what was fetched ahead of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
-from typing import Any
+from collections.abc import Callable, Iterator, Sized
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from headway.train.fetch import Batch, SeededDataset, WorkerInit, as_it_is
 
-class BatchOrder(Sampler[list[int]]):
+
+class BatchOrder(Sampler[Batch]):
     """Batches of one rank, from a position on.
+
+    A last batch of fewer than half the samples is evened out with the one before it. Otherwise it
+    could be too small to give each rank a sample, and would have to be left out at some world
+    sizes and not at others.
 
     Args:
         size: Samples of the data set.
-        global_batch_size: Samples of a step over all ranks.
+        global_batch_size: Samples of a batch over all ranks.
         rank: This rank.
         world_size: Ranks that share the samples.
         seed: Seed of the order.
         shuffle: Whether each epoch has an order of its own.
-        drop_last: Whether a last, smaller step is left out.
+        drop_last: Whether a last, smaller batch is left out.
+
+    Attributes:
+        epoch: The epoch, from 0.
+        first: Batch of the epoch at which this process began it: 0 if it was not restored.
+        done: Batches of the epoch that the training loop has taken: the position.
+        batches: Batches of a whole epoch.
     """
 
     def __init__(
@@ -41,82 +54,136 @@ class BatchOrder(Sampler[list[int]]):
         if global_batch_size < world_size:
             raise ValueError(
                 f"global_batch_size {global_batch_size} is smaller than the world size "
-                f"{world_size}: each rank needs at least one sample of each step"
+                f"{world_size}: each rank needs at least one sample of each batch"
             )
-        self.epoch = 0
-        self.steps_done = 0
-        """Steps of this epoch that are finished: the position."""
+        self.epoch = self.first = self.done = 0
         self._size, self._batch, self._seed = size, global_batch_size, seed
-        self._rank, self._world = rank, world_size
-        self._shuffle, self._drop_last = shuffle, drop_last
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of a whole epoch."""
-        whole, rest = divmod(self._size, self._batch)
-        # A rest too small to give each rank a sample is left out: a rank without a batch would
-        # leave the others alone in the collective.
-        return whole + (1 if rest >= self._world and not self._drop_last else 0)
+        self._rank, self._world, self._shuffle = rank, world_size, shuffle
+        whole, rest = divmod(size, global_batch_size)
+        evened = (global_batch_size + rest) // 2
+        self._short = rest
+        """Samples of the last batch, if it is not a whole one."""
+        if whole and 0 < 2 * rest < global_batch_size and evened >= world_size:
+            self._short = evened
+        if drop_last or self._short < world_size:
+            self._size, self._short = whole * global_batch_size, 0
+        self.batches = whole + (self._short > 0)
+        if not self.batches:
+            raise ValueError(
+                f"{size} samples make no batch of {global_batch_size} for {world_size} ranks: "
+                "take fewer ranks or more data"
+            )
 
     def __len__(self) -> int:
-        return self.steps_per_epoch - self.steps_done
+        return self.batches - self.first
 
-    def order(self) -> list[int]:
+    def order(self) -> torch.Tensor:
         """All indices of this epoch in their order, the same on every rank."""
         if not self._shuffle:
-            return list(range(self._size))
+            return torch.arange(self._size)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
-        return torch.randperm(self._size, generator=generator).tolist()
+        return torch.randperm(self._size, generator=generator)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order = self.order()
-        for step in range(self.steps_done, self.steps_per_epoch):
-            batch = order[step * self._batch : (step + 1) * self._batch]
+    def __iter__(self) -> Iterator[Batch]:
+        order, epoch = self.order(), self.epoch
+        for number in range(self.done, self.batches):
+            batch = order[self._start(number) : self._start(number + 1)]
             first = len(batch) * self._rank // self._world
             last = len(batch) * (self._rank + 1) // self._world
-            yield batch[first:last]
+            yield Batch(epoch, batch[first:last].tolist())
 
     def next_epoch(self) -> None:
         """Go to the beginning of the next epoch."""
-        self.epoch, self.steps_done = self.epoch + 1, 0
+        self.epoch, self.first, self.done = self.epoch + 1, 0, 0
 
     def state_dict(self) -> dict[str, int]:
         """The position."""
-        return {"epoch": self.epoch, "samples": self.steps_done * self._batch}
+        return {"epoch": self.epoch, "samples": self._start(self.done)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go to a position.
 
         Raises:
-            ValueError: the batch size has changed so that the position lies inside a step.
+            ValueError: the batch size has changed so that the position lies inside a batch.
         """
-        steps, rest = divmod(state["samples"], self._batch)
-        if rest:
+        samples = min(state["samples"], self._size)
+        candidates = (samples // self._batch, self.batches - 1, self.batches)
+        found = [number for number in candidates if self._start(number) == samples]
+        if not found:
             raise ValueError(
-                f"the checkpoint was taken after {state['samples']} samples of an epoch, which is "
-                f"not a multiple of global_batch_size {self._batch}: keep the batch size"
+                f"the checkpoint was taken after {samples} samples of an epoch, where no batch "
+                f"of global_batch_size {self._batch} ends: keep the batch size, and let it be at "
+                "least twice the number of ranks"
             )
-        self.epoch, self.steps_done = state["epoch"], steps
+        self.epoch, self.first, self.done = state["epoch"], found[0], found[0]
+
+    def _start(self, number: int) -> int:
+        """The sample of the line with which a batch starts."""
+        if number >= self.batches:
+            return self._size
+        if self._short and number == self.batches - 1:
+            return self._size - self._short
+        return number * self._batch
 
 
 class Loader:
-    """A DataLoader over `BatchOrder` that goes on where a checkpoint was taken."""
+    """A DataLoader over `BatchOrder` that goes on where a checkpoint was taken.
 
-    def __init__(self, dataset: Dataset[Any], order: BatchOrder, **options: Any) -> None:
+    Its length is the number of batches that an iteration gives: those of a whole epoch, or those
+    that are left of the epoch in which the training was resumed.
+
+    Args:
+        dataset: A map-style data set.
+        order: The order of its samples.
+        begins: Called before the first batch of an iteration.
+        ends: Called after the last one.
+        options: Further arguments of `torch.utils.data.DataLoader`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        order: BatchOrder,
+        *,
+        seed: int,
+        begins: Callable[[], None] = lambda: None,
+        ends: Callable[[], None] = lambda: None,
+        **options: Any,
+    ) -> None:
         self.order = order
+        self.taken = 0
+        """Batches that the loop has taken in this process, over all epochs."""
+        self._begins, self._ends = begins, ends
         # A generator of its own: starting an iterator draws a seed for the loader's worker
         # processes, and drawing it from torch's global one would spoil an exact resume.
         self._generator = torch.Generator()
+        seeded = SeededDataset(dataset, options.pop("collate_fn", None), seed)
+        init = WorkerInit(options.pop("worker_init_fn", None))
         self._loader = DataLoader(
-            dataset, batch_sampler=order, generator=self._generator, **options
+            seeded,
+            batch_sampler=cast("Any", order),
+            collate_fn=as_it_is,
+            worker_init_fn=init,
+            generator=self._generator,
+            **options,
         )
 
     def __len__(self) -> int:
-        return self.order.steps_per_epoch
+        return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
-        self._generator.manual_seed(self.order.epoch)
-        return iter(self._loader)
+        order = self.order
+        if order.done == order.batches > order.first:
+            raise RuntimeError("this epoch's data are used up: loop over run.epochs(...)")
+        self._generator.manual_seed(order.epoch)
+        self._begins()
+        try:
+            for batch in self._loader:
+                order.done += 1
+                self.taken += 1
+                yield batch
+        finally:
+            self._ends()
 
 
 def size_of(dataset: Dataset[Any]) -> int:

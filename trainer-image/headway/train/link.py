@@ -6,6 +6,7 @@ One thread reads; the training thread only looks at attributes, so that a step c
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from headway.zygote.protocol import STACKS_SIGNAL
 from headway_api import contract
 
 Message = dict[str, Any]
@@ -57,6 +59,8 @@ class AgentLink:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(self._path)
         self.connected = True
+        # The agent asks with this signal when nothing moves any more.
+        faulthandler.register(STACKS_SIGNAL, all_threads=True)
         self.send({"type": "hello", "rank": rank, "generation": generation, "pid": os.getpid()})
         self._reader = threading.Thread(target=self._read, name="headway-agent", daemon=True)
         self._reader.start()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,16 +14,18 @@ from headway.checkpoint.layout import CheckpointId
 from headway.checkpoint.slot import HEADER, Contents, Slot
 from headway.checkpoint.state import TensorSpec
 from headway.train.found import Found
-from headway.train.state import dtype_of, empty_for
+from headway.train.sharding import Wants
+from headway.train.state import dtype_of
 
 
-def read(answer: Mapping[str, Any], local_rank: int) -> Found:
+def read(answer: Mapping[str, Any], local_rank: int, wants: Wants) -> Found:
     """Read what the agent offers.
 
     Args:
         answer: Of the agent: `generation` and `step` of the checkpoint, and `slots` with the path
             of each local rank's slot.
         local_rank: This rank.
+        wants: What it wants of the tensors.
 
     Returns:
         The state. Its tensors show the slots' own memory where they can: copy them before the
@@ -40,51 +43,69 @@ def read(answer: Mapping[str, Any], local_rank: int) -> Found:
         id=checkpoint,
         objects=held[0].state["objects"],
         rank_state=held[local_rank].state["rank_state"],
-        tensors=_tensors(held),
+        tensors=_tensors(held, wants),
         borrowed=True,
         source="memory",
     )
 
 
-def _tensors(held: Sequence[Contents]) -> dict[str, torch.Tensor]:
+class _Run(NamedTuple):
+    """Bytes of a tensor as they lie in a slot."""
+
+    start: int
+    """Byte of the tensor at which they begin."""
+    slot: int
+    offset: int
+    nbytes: int
+
+
+def _tensors(held: Sequence[Contents], wants: Wants) -> dict[str, torch.Tensor]:
     specs = held[0].layout.tensors
     maps = [_private(contents) for contents in held]
-    pieces: dict[str, list[tuple[int, int, int, int]]] = {name: [] for name in specs}
+    runs: dict[str, list[_Run]] = {name: [] for name in specs}
     for number, contents in enumerate(held):
         for share in contents.layout.placed.values():
             for each in share:
                 at = each.fragment.start * specs[each.fragment.name].item_size
-                pieces[each.fragment.name].append((at, number, each.offset, each.nbytes))
-    return {name: _tensor(spec, sorted(pieces[name]), maps) for name, spec in specs.items()}
+                runs[each.fragment.name].append(_Run(at, number, each.offset, each.nbytes))
+    found = {}
+    for name, spec in specs.items():
+        first, count = (n * spec.item_size for n in wants.within(spec))
+        needed = list(_needed(spec, sorted(runs[name]), first, first + count))
+        found[name] = wants.tensor(spec, _local(spec, needed, maps, wants))
+    return found
 
 
-def _tensor(
-    spec: TensorSpec, pieces: Sequence[tuple[int, int, int, int]], maps: Sequence[mmap.mmap]
-) -> torch.Tensor:
-    """A tensor from (byte in the tensor, slot, byte in its data, length); shown, if in one run."""
-    if not spec.count:
-        return empty_for(spec)
-    at, number, offset, total = pieces[0]
-    for where, other, place, nbytes in pieces[1:]:
-        if (other, place, where) != (number, offset + total, at + total):
-            return _assembled(spec, pieces, maps)
-        total += nbytes
-    if total != spec.nbytes:
+def _needed(spec: TensorSpec, runs: Iterable[_Run], start: int, stop: int) -> Iterator[_Run]:
+    """What makes up the bytes from `start` to before `stop`; several slots may have the same."""
+    for run in runs:
+        skipped = start - run.start
+        end = min(run.start + run.nbytes, stop)
+        if skipped < 0 or start >= stop:
+            break
+        if end > start:
+            yield _Run(start, run.slot, run.offset + skipped, end - start)
+            start = end
+    if start < stop:
         raise RuntimeError(f"the memory of this pod does not hold all of {spec.name}")
-    return torch.frombuffer(
-        maps[number], dtype=dtype_of(spec), count=spec.count, offset=HEADER + offset
-    ).reshape(spec.shape)
 
 
-def _assembled(
-    spec: TensorSpec, pieces: Sequence[tuple[int, int, int, int]], maps: Sequence[mmap.mmap]
+def _local(
+    spec: TensorSpec, runs: Sequence[_Run], maps: Sequence[mmap.mmap], wants: Wants
 ) -> torch.Tensor:
-    if sum(nbytes for *_, nbytes in pieces) != spec.nbytes:
-        raise RuntimeError(f"the memory of this pod does not hold all of {spec.name}")
-    tensor = empty_for(spec)
-    for at, number, offset, nbytes in pieces:
-        source = ctypes.addressof(ctypes.c_char.from_buffer(maps[number])) + HEADER + offset
-        ctypes.memmove(tensor.data_ptr() + at, source, nbytes)
+    """The bytes as a tensor; shown, if they lie in one run."""
+    if not runs:
+        return wants.empty(spec)
+    total, first = sum(run.nbytes for run in runs), runs[0]
+    together = all(a.slot == b.slot and a.offset + a.nbytes == b.offset for a, b in pairwise(runs))
+    if together:
+        count, at = total // spec.item_size, HEADER + first.offset
+        flat = torch.frombuffer(maps[first.slot], dtype=dtype_of(spec), count=count, offset=at)
+        return flat.reshape(wants.shape(spec))
+    tensor = wants.empty(spec)
+    for run in runs:
+        source = ctypes.addressof(ctypes.c_char.from_buffer(maps[run.slot])) + HEADER + run.offset
+        ctypes.memmove(tensor.data_ptr() + run.start - first.start, source, run.nbytes)
     return tensor
 
 

@@ -18,7 +18,8 @@ from headway.checkpoint.reader import Restored
 from headway.checkpoint.state import TensorSpec
 from headway.checkpoint.stores import Store
 from headway.train.found import Found
-from headway.train.state import empty_for, view_of
+from headway.train.sharding import Wants
+from headway.train.state import view_of
 
 log = logging.getLogger("headway")
 T = TypeVar("T")
@@ -35,12 +36,13 @@ def patiently(work: Callable[[], T]) -> T:
             time.sleep(_PAUSE_SECONDS)
 
 
-def newest(store: Store, rank: int, only: CheckpointId | None = None) -> Found | None:
+def newest(store: Store, rank: int, wants: Wants, only: CheckpointId | None = None) -> Found | None:
     """Read the newest checkpoint that is valid for every rank.
 
     Args:
         store: The job's root, or that of the job to start from.
         rank: This rank.
+        wants: What it wants of the tensors.
         only: The one checkpoint to take, if it must be that one.
 
     Returns:
@@ -56,13 +58,15 @@ def newest(store: Store, rank: int, only: CheckpointId | None = None) -> Found |
         tensors: dict[str, torch.Tensor] = {}
 
         def into(spec: TensorSpec) -> memoryview:
-            tensors[spec.name] = empty_for(spec)  # noqa: B023 (called before the next round)
+            tensors[spec.name] = wants.empty(spec)  # noqa: B023 (called before the next round)
             return view_of(tensors[spec.name])  # noqa: B023
 
-        restored = patiently(partial(reader.restore_newest, store, into, rank, skip=skip))
+        restored = patiently(
+            partial(reader.restore_newest, store, into, rank, skip=skip, within=wants.within)
+        )
         found = _all_found(restored)
         if len(set(found)) == 1:
-            return None if restored is None else _as_found(restored, tensors)
+            return None if restored is None else _as_found(restored, tensors, wants)
         # A zombie's late commit, or a range that only one rank could not read: the oldest that
         # anybody found is the newest that everybody has.
         oldest = min(found)
@@ -70,12 +74,13 @@ def newest(store: Store, rank: int, only: CheckpointId | None = None) -> Found |
         skip |= {each for each in listed if (each.generation, each.step) > oldest}
 
 
-def _as_found(restored: Restored, tensors: dict[str, torch.Tensor]) -> Found:
+def _as_found(restored: Restored, tensors: dict[str, torch.Tensor], wants: Wants) -> Found:
+    specs = {spec.name: spec for spec in restored.commit.tensors}
     return Found(
         id=restored.commit.id,
         objects=restored.commit.objects,
         rank_state=restored.rank_state,
-        tensors=tensors,
+        tensors={name: wants.tensor(specs[name], tensor) for name, tensor in tensors.items()},
         source="storage",
         fallbacks=[f"{each.id}: {each.reason}" for each in restored.fallbacks],
     )

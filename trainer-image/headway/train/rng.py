@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
 import random
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,30 +21,67 @@ def seed_everything(seed: int, rank: int) -> None:
     torch.manual_seed(seed + rank)
 
 
+def seed_for(*what: int) -> None:
+    """Seed the generators of Python, NumPy and the CPU's of torch with what identifies a thing."""
+    digest = hashlib.blake2b(repr(what).encode(), digest_size=8).digest()
+    seed = int.from_bytes(digest, "little")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # Not torch.manual_seed, which also queues a seed for every GPU.
+    torch.default_generator.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Put the generators of Python, NumPy and the CPU's of torch back afterwards."""
+    python, cpu = random.getstate(), torch.get_rng_state()
+    numpy = np.random.get_state(legacy=False)  # in half the time
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+
+
 def capture() -> dict[str, Any]:
     """State of all generators of this process, as JSON."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
-        "python": [version, list(words), gauss],
-        "numpy": [name, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
-        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "python": [version, _text(np.array(words, dtype="<u4")), gauss],
+        "numpy": [
+            name,
+            _text(np.asarray(keys, "<u4")),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
+        "torch": _text(torch.get_rng_state().numpy()),
     }
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state().numpy().tobytes().hex()
+        state["cuda"] = [_text(each.numpy()) for each in torch.cuda.get_rng_state_all()]
     return state
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put every generator back to where `capture` found it."""
+    """Put every generator back to where `capture` found it.
+
+    GPUs count from 0; one that was not there keeps the state that it has.
+    """
     version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
+    random.setstate((version, tuple(_array(words, "<u4").tolist()), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(_tensor(state["torch"]))
-    if torch.cuda.is_available() and "cuda" in state:
-        torch.cuda.set_rng_state(_tensor(state["cuda"]))
+    np.random.set_state((name, _array(keys, "<u4"), position, has_gauss, cached))
+    torch.set_rng_state(torch.from_numpy(_array(state["torch"], "u1")))
+    if torch.cuda.is_available():
+        there = state.get("cuda", [])[: torch.cuda.device_count()]
+        torch.cuda.set_rng_state_all(torch.from_numpy(_array(each, "u1")) for each in there)
 
 
-def _tensor(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+def _text(array: np.ndarray[Any, Any]) -> str:
+    return base64.b85encode(zlib.compress(array.tobytes(), 1)).decode()
+
+
+def _array(text: str, dtype: str) -> np.ndarray[Any, Any]:
+    return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype).copy()

@@ -10,22 +10,22 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from headway.checkpoint.errors import NoValidCheckpoint, StoreError
 from headway.checkpoint.stores import Store, open_store
-from headway.train import memory, restorer, rng
+from headway.train import memory, restorer, rng, sigterm, stateful
 from headway.train.data import BatchOrder, Loader, size_of
 from headway.train.found import Found
 from headway.train.link import AgentLink
 from headway.train.place import Place
 from headway.train.saver import NoMemoryError, Saver, Snapshot
-from headway.train.state import flatten, unflatten
+from headway.train.sharding import Wants
+from headway.train.state import flatten
 from headway_api import contract
 from headway_api.contract import ExitCode
 from headway_api.trainingjob import Checkpoint
@@ -59,7 +59,9 @@ class Run:
         self._link = AgentLink(here.rank, here.generation)
         self._stateful: dict[str, Any] = {}
         self._loader: Loader | None = None
-        self._total: int | None = None
+        self._epochs: int | None = None
+        self._epoch_rng: Any = None
+        self._resume: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
         self._pending: dict[str, float | torch.Tensor] = {}
         self._reported_at = 0.0
@@ -133,9 +135,10 @@ class Run:
 
         Args:
             dataset: A map-style data set.
-            global_batch_size: Samples of a step over all ranks.
+            global_batch_size: Samples of a batch over all ranks. One optimizer step may take
+                several batches.
             shuffle: Whether each epoch has an order of its own.
-            drop_last: Whether a last, smaller step is left out.
+            drop_last: Whether a last, smaller batch is left out.
             options: Further arguments of `torch.utils.data.DataLoader`.
 
         Raises:
@@ -154,7 +157,14 @@ class Run:
             shuffle=shuffle,
             drop_last=drop_last,
         )
-        self._loader = Loader(dataset, order, **options)
+        self._loader = Loader(
+            dataset,
+            order,
+            seed=self.seed,
+            begins=self._continue_rng,
+            ends=self._end_copy,
+            **options,
+        )
         return self._loader
 
     @property
@@ -166,24 +176,27 @@ class Run:
 
     # --- checkpoints -----------------------------------------------------------------------------
 
-    def checkpointing(self, **stateful: Any) -> bool:
+    def checkpointing(self, **objects: Any) -> bool:
         """Name what belongs to the training state, and restore the newest checkpoint.
 
         Args:
-            stateful: Objects with `state_dict()` and `load_state_dict()`: model (DDP or not),
-                optimizer, scheduler, scaler, EMA, … Random generators and the loader's position
-                are part of the state without being named.
+            objects: Objects with `state_dict()` and `load_state_dict()`: model (in DDP,
+                `torch.compile`, or neither), optimizers, scheduler, scaler, EMA, … Random
+                generators and the loader's position are part of the state without being named.
 
         Returns:
             Whether a checkpoint was restored.
+
+        Raises:
+            TypeError: an object has no state.
         """
-        if clash := _RESERVED & stateful.keys():
-            raise ValueError(f"{', '.join(clash)}: this name is taken; the loader saves itself")
-        self._stateful = {name: _unwrapped(value) for name, value in stateful.items()}
+        self._stateful = stateful.checked(objects, _RESERVED)
         if self._store is not None:
-            optimizers = [o for o in stateful.values() if isinstance(o, torch.optim.Optimizer)]
+            optimizers = [o for o in objects.values() if isinstance(o, torch.optim.Optimizer)]
             self._saver = Saver(self._link, self._place, optimizers)
         restored = self._restore()
+        if self._link.connected:
+            sigterm.leave_to_agent()
         self._link.attach(self.step_count)
         return restored
 
@@ -213,38 +226,43 @@ class Run:
     def _find(self, store: Store) -> Found | None:
         """The newest checkpoint: in memory if the lead knows that everybody has it there."""
         offer = self._link.ask({"type": "restore"})
+        wants = Wants(self._stateful)
         if offer.get("slots"):
-            return memory.read(offer, self.local_rank)
-        return restorer.newest(store, self.rank) or self._from_elsewhere()
+            return memory.read(offer, self.local_rank, wants)
+        return restorer.newest(store, self.rank, wants) or self._from_elsewhere(wants)
 
-    def _from_elsewhere(self) -> Found | None:
+    def _from_elsewhere(self, wants: Wants) -> Found | None:
         source = Checkpoint.model_validate_json(
             os.environ.get(contract.ENV_CHECKPOINT) or "{}"
         ).resume_from
         if source is None:
             return None
         store, only = restorer.parse_source(source, _open)
-        found = restorer.newest(store, self.rank, only)
+        found = restorer.newest(store, self.rank, wants, only)
         if found is None:
             raise StoreError(f"checkpoint.resumeFrom {source}: there is no checkpoint")
         return found
 
     def _load(self, found: Found) -> None:
-        objects = found.objects
         for name, value in self._stateful.items():
-            if name not in objects:
-                names = ", ".join(objects["names"])
-                raise KeyError(f"the checkpoint has no {name!r}; it holds {names}")
-            # A module copies what it loads; an optimizer keeps the very tensors that it is given.
-            keeps = found.borrowed and not isinstance(value, torch.nn.Module)
-            value.load_state_dict(unflatten(objects[name], found.tensors, copy=keeps))
+            stateful.load(name, value, found, self.device)
         self.step_count = self.resumed_from_step = found.id.step
-        if self._loader is not None and objects.get("loader"):
-            self._loader.order.load_state_dict(objects["loader"])
-        if found.rank_state is not None:
-            rng.restore(cast("dict[str, Any]", found.rank_state["rng"]))
+        if self._loader is not None and found.objects.get("loader"):
+            self._loader.order.load_state_dict(found.objects["loader"])
+        self._resume = dict(found.rank_state or {})
+        if self._loader is None:
+            self._continue_rng()
         if self._saver is not None:
             self._saver.resumed_from = found.id
+
+    def _continue_rng(self) -> None:
+        """Go on with the random numbers after the restored step.
+
+        Not before the loop asks for its first batch: what the script draws on its way there, it
+        has drawn before that step, too.
+        """
+        if state := self._resume.pop("rng", None):
+            rng.restore(state)
 
     def _snapshot(self) -> Snapshot:
         tensors: dict[str, torch.Tensor] = {}
@@ -256,19 +274,11 @@ class Run:
         return Snapshot(
             step=self.step_count,
             tensors=tensors,
-            rank_zero=self._buffers() & tensors.keys(),
+            rank_zero=stateful.of_rank_zero(self._stateful, tensors),
             objects=objects,
-            rank_state={"rng": rng.capture()},
+            rank_state={"rng": rng.capture(), "epoch_rng": self._epoch_rng},
             metrics=dict(self.metrics),
         )
-
-    def _buffers(self) -> set[str]:
-        return {
-            f"{name}.{buffer}"
-            for name, value in self._stateful.items()
-            if isinstance(value, torch.nn.Module)
-            for buffer, _ in value.named_buffers()
-        }
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -281,13 +291,18 @@ class Run:
         if self._loader is None:
             raise RuntimeError("make the data with run.loader(...) before run.epochs(...)")
         order = self._loader.order
-        self._total = count * order.steps_per_epoch
+        self._epochs = count
         while order.epoch < count:
+            # In the middle of an epoch, what the script does at its beginning is done once more,
+            # with the same random numbers.
+            if state := self._resume.pop("epoch_rng", None):
+                rng.restore(state)
+            self._epoch_rng = rng.capture()
             yield order.epoch
             order.next_epoch()
 
     def step(self, **metrics: float | torch.Tensor) -> None:
-        """A step boundary: call it after `optimizer.step()`.
+        """A step boundary: call it after `optimizer.step()`, when no gradients are kept for later.
 
         Takes a checkpoint when one is due, reports progress, and ends the process with exit code
         143 after a checkpoint when the pod is being taken away.
@@ -296,8 +311,6 @@ class Run:
             metrics: Values to report, such as `loss`; floats, or tensors of one element.
         """
         self.step_count += 1
-        if self._loader is not None:
-            self._loader.order.steps_done += 1
         if self._saver is not None and self._stateful and not self._prepared:
             # Only now does an optimizer have its state, and is the size of a checkpoint known.
             self._prepared = True
@@ -328,6 +341,7 @@ class Run:
         Raises:
             RuntimeError: the last checkpoint could not be saved.
         """
+        self._link.send({"type": "finishing", "step": self.step_count})
         if not self._save_and_wait():
             raise RuntimeError("the last checkpoint could not be saved; see the messages above")
         self._report(time.monotonic())
@@ -352,6 +366,20 @@ class Run:
             self._save()
         return self._saver.committed(self.step_count)
 
+    def _total(self) -> int | None:
+        """Steps of the whole run: what is left of the data, at so many batches a step as so far."""
+        loader = self._loader
+        if loader is None or self._epochs is None or not loader.taken:
+            return None
+        left = (self._epochs - loader.order.epoch) * loader.order.batches - loader.order.done
+        steps = self.step_count - (self.resumed_from_step or 0)
+        return self.step_count + round(left * steps / loader.taken)
+
+    def _end_copy(self) -> None:
+        """Validation may change the weights without telling torch, as some averages do."""
+        if self._saver is not None:
+            self._saver.wait()
+
     def _report(self, now: float) -> None:
         if self.rank:
             return
@@ -360,7 +388,7 @@ class Run:
             {
                 "type": "step",
                 "step": self.step_count,
-                "total": self._total,
+                "total": self._total(),
                 "epoch": self._loader.order.epoch if self._loader else None,
                 "metrics": self.metrics,
             }
@@ -369,10 +397,6 @@ class Run:
 
 def _number(value: float | torch.Tensor) -> float:
     return float(value.detach() if isinstance(value, torch.Tensor) else value)
-
-
-def _unwrapped(value: Any) -> Any:
-    return value.module if isinstance(value, DistributedDataParallel) else value
 
 
 def _open(uri: str) -> Store:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from headway.checkpoint.layout import CheckpointId
-from headway.checkpoint.shares import layout_of
-from headway.checkpoint.slot import Layout, Slot
+from headway.checkpoint.shares import Shard, layout_of
+from headway.checkpoint.slot import Layout, Placed, Slot
+from headway.checkpoint.state import Fragment
 from headway.train.copier import Copier, TornError
 from headway.train.link import AgentLink
 from headway.train.place import Place
+from headway.train.sharding import local_of, shards_of
 from headway.train.state import spec_of
 
 log = logging.getLogger("headway")
@@ -61,6 +63,7 @@ class Saver:
         self._copier = Copier(optimizers)
         self._slots: list[Slot] = []
         self._layout: Layout | None = None
+        self._shards: dict[str, Shard] = {}
         self._key: Any = None
         self._preparing: threading.Thread | None = None
         self._refused: NoMemoryError | None = None
@@ -94,8 +97,8 @@ class Saver:
         def copied(torn: TornError | None) -> None:
             self._copied(slot, layout, snapshot, torn)
 
-        pieces = [piece for share in layout.placed.values() for piece in share]
-        self._copier.start(tensors, pieces, memory, copied)
+        here = {name: local_of(tensor) for name, tensor in tensors.items()}
+        self._copier.start(here, self._pieces(layout), memory, copied)
 
     def committed(self, step: int) -> bool:
         """Wait until the checkpoint of `step`, saved before, is committed; False if it can't be."""
@@ -115,11 +118,24 @@ class Saver:
             return False
         specs = [spec_of(name, tensor) for name, tensor in tensors.items()]
         here = self._place
+        self._shards = shards_of(tensors)
         self._layout = layout_of(
-            specs, here.rank, here.world_size, here.local_world_size, rank_zero
+            specs, here.rank, here.world_size, here.local_world_size, rank_zero, self._shards
         )
         self._key = key
         return True
+
+    def _pieces(self, layout: Layout) -> list[Placed]:
+        """What is to be copied: of what is divided, counted from this rank's first element."""
+        return [
+            replace(piece, fragment=self._here(piece.fragment))
+            for share in layout.placed.values()
+            for piece in share
+        ]
+
+    def _here(self, fragment: Fragment) -> Fragment:
+        shard = self._shards.get(fragment.name)
+        return fragment if shard is None else replace(fragment, start=fragment.start - shard.start)
 
     def _get_slots(self) -> None:
         assert self._layout is not None

@@ -40,8 +40,9 @@ def _die_with_parent() -> None:
 def main() -> None:
     """Serve; in a forked child, run the program and return when it does."""
     _die_with_parent()
-    # Whoever presses Ctrl-C means the agent, which ends us as it should.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whoever signals all of a pod's processes means the agent, which ends us as it should.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     link = socket.socket(fileno=int(sys.argv[1]))
     # Inherited by no program that a child starts.
     link.set_inheritable(False)
