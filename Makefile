@@ -4,12 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
+BENCH = PYTHONPATH=hack $(BENCH_VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format generate verify e2e clean
+.PHONY: help setup demo test lint format generate verify e2e clean \
+	bench-setup bench-checkpoint bench-restore bench-recovery bench-overhead
 
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
@@ -42,5 +46,29 @@ verify: $(STAMP) ## Check that what is generated is up to date
 e2e: $(STAMP) ## End-to-end tests on a kind cluster of their own
 	@$(BIN)/python -m pytest tests/e2e -m e2e --timeout 900
 
+# The peers have an environment of their own, which sees what .venv has: torch is there once.
+$(BENCH_STAMP): $(STAMP) hack/bench/peers.py
+	@test -x $(BENCH_VENV)/bin/python || $(BIN)/python -m venv $(BENCH_VENV)
+	@echo "installing what Headway is compared with into $(BENCH_VENV)"
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > "$$($(BENCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/headway_venv.pth"
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BENCH_VENV)/bin/python hack/bench/peers.py
+	@touch $(BENCH_STAMP)
+
+bench-setup: $(BENCH_STAMP) ## Make the environment in which the benches run
+
+bench-checkpoint: $(BENCH_STAMP) ## What a save costs the training, beside the peers (ARGS=--help)
+	@$(BENCH) bench.checkpoint $(ARGS)
+
+bench-restore: $(BENCH_STAMP) ## Restore from S3 and from memory, beside the peers
+	@$(BENCH) bench.restore $(ARGS)
+
+bench-recovery: $(BENCH_STAMP) ## From kill -9 to the next step, beside torchrun
+	@$(BENCH) bench.recovery $(ARGS)
+
+bench-overhead: $(BENCH_STAMP) ## Step time with and without Headway
+	@$(BENCH) bench.overhead $(ARGS)
+
 clean: ## Remove what the targets above made
-	@rm -rf $(VENV) .headway demo-output .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH_VENV) .headway demo-output .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Benches of Headway beside its peers: `make bench-checkpoint` and its siblings."""

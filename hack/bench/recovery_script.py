@@ -1,0 +1,102 @@
+"""The job that `bench-recovery` kills: a small DDP model, the same under Headway and torchrun.
+
+Each rank appends to ``$BENCH_STEPS/steps.<rank>``: ``start <generation> <pid>`` when it begins
+and ``step <generation> <seconds on the monotonic clock>`` after each finished step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+FOLDER = Path(os.environ["BENCH_STEPS"])
+RANK = int(os.environ["RANK"])
+GENERATION = int(
+    os.environ.get("HEADWAY_GENERATION") or os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0
+)
+EVERY_STEPS = 25
+
+
+class Model(torch.nn.Module):
+    """A small perceptron, with frozen weights beside it that make the state as large as asked."""
+
+    def __init__(self, state_mb: int) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10)
+        )
+        ballast = torch.zeros(max(state_mb, 1) * 250_000)
+        self.ballast = torch.nn.Parameter(ballast, requires_grad=False)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layers(batch)
+        return logits
+
+
+def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    loss: torch.Tensor = model(torch.randn(32, 256)).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    time.sleep(0.01)  # a machine of its own for each rank would not be so busy
+    return loss.detach()
+
+
+def under_headway(state_mb: int, stamp: Callable[[], None]) -> None:
+    import headway  # noqa: PLC0415 (torchrun does without)
+
+    run = headway.init()
+    model = DistributedDataParallel(Model(state_mb))
+    optimizer = torch.optim.AdamW(model.parameters())
+    run.checkpointing(model=model, optimizer=optimizer)
+    while True:
+        run.step(loss=train(model, optimizer))
+        stamp()
+
+
+def under_torchrun(state_mb: int, stamp: Callable[[], None]) -> None:
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    model = DistributedDataParallel(Model(state_mb))
+    optimizer = torch.optim.AdamW(model.parameters())
+    path, step = FOLDER / "checkpoint.pt", 0
+    if path.exists():
+        state = torch.load(path)
+        model.module.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    while True:
+        train(model, optimizer)
+        step += 1
+        if RANK == 0 and step % EVERY_STEPS == 0:
+            new = path.with_suffix(".new")
+            state = {"model": model.module.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**state, "step": step}, new)
+            new.replace(path)
+        stamp()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("launcher", choices=["headway", "torchrun"])
+    options.add_argument("--state-mb", type=int, default=1)
+    given = options.parse_args()
+    with (FOLDER / f"steps.{RANK}").open("a", buffering=1) as out:
+        out.write(f"start {GENERATION} {os.getpid()}\n")
+
+        def stamp() -> None:
+            out.write(f"step {GENERATION} {time.monotonic()}\n")
+
+        run = under_headway if given.launcher == "headway" else under_torchrun
+        run(given.state_mb, stamp)
+
+
+if __name__ == "__main__":
+    main()

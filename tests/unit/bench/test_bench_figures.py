@@ -1,0 +1,82 @@
+"""The benches' arithmetic: what a stall, a share of speed or a percentile means."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench import harness, recovery
+from bench.figures import Turn
+from bench.overhead import overhead
+
+
+def turn(after: list[float], durable: float, call: tuple[float, float] = (10.0, 10.5)) -> Turn:
+    """Steps of one second, the last of which ended at 10."""
+    return Turn([7.0, 8.0, 9.0, 10.0], call, after, durable)
+
+
+def test_the_stall_is_the_call_and_what_the_next_step_takes_longer() -> None:
+    assert turn([11.7, 12.7], 12.0).stall == pytest.approx(0.5 + 0.2)
+
+
+def test_one_slow_step_before_the_save_does_not_change_what_a_step_takes() -> None:
+    assert Turn([0.0, 1.0, 5.0, 6.0], (6.0, 6.0), [7.0], 6.5).step == 1.0
+
+
+def test_a_save_that_blocks_until_durable_leaves_no_speed() -> None:
+    blocked = turn([15.0], 14.0, (10.0, 14.0))
+    assert blocked.speed_ratio == 0
+    assert blocked.lost == blocked.until_durable == 4.0
+
+
+def test_the_step_under_way_when_the_save_is_durable_counts_in_part() -> None:
+    half = turn([12.0, 14.0], 13.0, (10.0, 10.0))  # each step takes twice as long
+    assert half.steps_until_durable == 1.5
+    assert half.speed_ratio == pytest.approx(0.5)
+    assert half.lost == pytest.approx(1.5)
+
+
+def test_every_name_has_its_turn_in_every_round() -> None:
+    seen = list(harness.rounds(["a", "b", "c"], 4, seed=1))
+    assert sorted(seen) == [(number, name) for number in range(4) for name in "abc"]
+    assert seen == list(harness.rounds(["a", "b", "c"], 4, seed=1))
+    assert len({tuple(name for n, name in seen if n == number) for number in range(4)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.0, 1), (0.5, 5), (0.51, 6), (0.99, 10), (1.0, 10)]
+)
+def test_a_percentile_is_a_value_that_was_seen(share: float, expected: float) -> None:
+    assert harness.percentile(range(10, 0, -1), share) == expected
+
+
+def test_a_try_that_failed_counts_with_the_limit() -> None:
+    assert recovery.summary([1.0, None, 3.0], "pod_") == {
+        "pod_recovered": 2,
+        "pod_tries": 3,
+        "pod_p50_s": 3.0,
+        "pod_p99_s": recovery.LIMIT_SECONDS,
+    }
+
+
+def test_tries_are_split_without_losing_one() -> None:
+    assert recovery.shares(50, 3) == [17, 17, 16]
+
+
+def test_overhead_compares_within_a_round() -> None:
+    # The machine is twice as slow in the second round, for both.
+    assert overhead([1.01, 2.02], [1.0, 2.0]) == pytest.approx(1.0)
+
+
+def test_the_last_line_is_json_with_three_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    results = {"headway": {"a_ms": 0.123456, "b_ms": 12345.6, "n": 3}, "peer": {"a_ms": None}}
+    harness.show("title", results, ["a note"], {"other": "log\nwhy not"})
+    shown = capsys.readouterr().out
+    assert "a note" in shown
+    assert "12346" in shown
+    assert json.loads(shown.splitlines()[-1]) == {
+        "headway": {"a_ms": 0.123, "b_ms": 12346.0, "n": 3},
+        "peer": {"a_ms": None},
+        "other": {"error": "why not"},
+    }

@@ -1,0 +1,62 @@
+"""The benches' view of processes: what a job's ranks wrote, and how much memory a family has."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import memory
+from bench.recovery import Steps
+
+MB = 1_000_000
+
+
+def test_steps_follow_the_files_as_they_grow(tmp_path: Path) -> None:
+    steps = Steps(tmp_path)
+    (tmp_path / "steps.0").write_text("start 1 100\nstep 1 5.0\nstep 1 6.0\nste")
+    steps.update()
+    assert (steps.generation, steps.count, steps.first, steps.pids) == (1, 2, 5.0, {0: 100})
+    with (tmp_path / "steps.0").open("a") as more:
+        more.write("p 1 7.0\nstart 2 101\n")
+    (tmp_path / "steps.1").write_text("start 2 102\nstep 2 8.5\n")
+    steps.update()
+    assert (steps.generation, steps.count, steps.first) == (2, 1, 8.5)
+    assert steps.pids == {0: 101, 1: 102}
+
+
+def test_a_late_line_of_an_old_generation_is_no_recovery(tmp_path: Path) -> None:
+    steps = Steps(tmp_path)
+    (tmp_path / "steps.0").write_text("step 2 8.0\n")
+    (tmp_path / "steps.1").write_text("step 1 9.0\n")
+    steps.update()
+    assert (steps.generation, steps.count, steps.first) == (2, 1, 8.0)
+
+
+def test_memory_that_two_processes_share_counts_once() -> None:
+    shared = os.memfd_create("bench-test")
+    os.truncate(shared, 64 * MB)
+    with mmap.mmap(shared, 64 * MB) as pages:
+        before = memory.used([os.getpid()])
+        pages.write(b"x" * 64 * MB)
+        wait = f"import mmap, sys; m = mmap.mmap({shared}, 0); print(len(m[:])); sys.stdin.read()"
+        with subprocess.Popen(
+            [sys.executable, "-c", wait],
+            pass_fds=[shared],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as other:
+            assert other.stdout is not None
+            other.stdout.readline()  # it has the pages now
+            alone, both = memory.used([other.pid]), memory.used([os.getpid(), other.pid])
+    os.close(shared)
+    assert alone > 64 * MB
+    assert both - before < 60 * MB  # an interpreter, but no second copy
+
+
+def test_files_in_memory_count(tmp_path: Path) -> None:
+    before = memory.used([], tmp_path)
+    (tmp_path / "checkpoint").write_bytes(b"x" * MB)
+    assert memory.used([], tmp_path) - before >= MB
