@@ -16,12 +16,12 @@ import typer
 
 from bench import harness, peers
 from bench.contestants import ENTRIES, absent
+from bench.cpus import HELP, Cpus
 from bench.figures import Turn, turn_of
 from bench.harness import console
 from bench.trainers import SETTLE_SECONDS, Peak, Trainer, TrainerError, Watch
 from bench.turns import Message
 
-TRAINER_CPU, SERVER_CPU = 0, 1
 STEPS_BEFORE = 5
 VACUUM_ROUNDS = 3
 KINDS = ("loop", "back_to_back", "idle")
@@ -34,13 +34,13 @@ class Plan:
     Attributes:
         size_mb: Size of model and optimizer.
         turns: Saves of each kind.
-        pinned: Whether trainers and server have a CPU each.
+        cpus: Who may use which.
         seed: Seed of the order within each round.
     """
 
     size_mb: int
     turns: dict[str, int]
-    pinned: bool
+    cpus: Cpus
     seed: int
 
 
@@ -54,7 +54,7 @@ def start(name: str, plan: Plan, storage: harness.Storage, folder: Path) -> Trai
         TrainerError: it did not get there.
     """
     script = ["bench.checkpoint_trainer", name, str(plan.size_mb)]
-    trainer = Trainer.start(name, script, storage, folder, TRAINER_CPU if plan.pinned else None)
+    trainer = Trainer.start(name, script, storage, folder, plan.cpus)
     try:
         trainer.answer()
         trainer.own = trainer.used_by_script()
@@ -129,8 +129,8 @@ class Field:
         self.failed: dict[str, str] = {}
         self.trainers: dict[str, Trainer] = {}
         self.found: dict[str, dict[str, list[Message]]] = defaultdict(lambda: defaultdict(list))
-        server_cpu = SERVER_CPU if self.plan.pinned else None
-        self.storage = self.stack.enter_context(harness.storage(self.folder, server_cpu))
+        server = harness.storage(self.folder, self.plan.cpus.server)
+        self.storage = self.stack.enter_context(server)
 
     def enter(self, name: str) -> None:
         """Start a contestant. Its first save sets up what the later ones reuse: it isn't used."""
@@ -193,7 +193,7 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
     back_to_back: Annotated[int, typer.Option(help="Saves with nothing but optimizer steps.")] = 2,
     idle: Annotated[int, typer.Option(help="Saves without training (CPU, memory).")] = 1,
     size_mb: Annotated[int, typer.Option(help="Size of model and optimizer in MB.")] = 400,
-    pin: Annotated[bool, typer.Option(help="Trainer on CPU 0, S3 server on CPU 1.")] = True,
+    cpus: Annotated[Cpus, typer.Option(help=HELP)] = Cpus.SPARE,
     only: Annotated[list[str] | None, typer.Option(help="Only these contestants.")] = None,
     quick: Annotated[bool, typer.Option(help="A look: a few saves each.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the order within each round.")] = 0,
@@ -207,7 +207,7 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
 
         make bench-checkpoint ARGS="--quick"
 
-        make bench-checkpoint ARGS="--no-pin --only headway --only dcp_async"
+        make bench-checkpoint ARGS="--cpus one --only headway --only dcp_async"
     """
     turns = dict(zip(KINDS, (2, 1, 1) if quick else (saves, back_to_back, idle), strict=True))
     wanted = [name for name in ENTRIES if not only or name in only]
@@ -215,10 +215,10 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
     names = [name for name in wanted if name not in missing]
     check_memory(len(names), size_mb)
     with harness.workspace("checkpoint", keep) as folder:
-        field = compare(names, Plan(size_mb, turns, pin, seed), folder)
+        field = compare(names, Plan(size_mb, turns, cpus, seed), folder)
     results = {name: summary(kinds) for name, kinds in field.found.items()}
     harness.show(
-        f"saving {size_mb} MB to S3 ({'trainer on CPU 0, server on CPU 1' if pin else 'unpinned'})",
+        f"saving {size_mb} MB to S3 (--cpus {cpus.value})",
         {name: results[name] for name in names if name in results},
         failures={**missing, **field.failed, **peers.NOT_TRIED},
     )

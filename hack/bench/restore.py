@@ -16,9 +16,9 @@ import typer
 
 from bench import harness
 from bench.contestants import absent
+from bench.cpus import HELP, Cpus
 from bench.trainers import OURS, Trainer, TrainerError, Watch
 
-TRAINER_CPU, SERVER_CPU = 0, 1
 NAMES = {
     "headway": "headway",
     "headway_memory": "headway",
@@ -43,7 +43,7 @@ class Entrant:
     size_mb: int
     storage: harness.Storage
     folder: Path
-    cpu: int | None
+    cpus: Cpus
     digest: int = 0
     pid: int = 0
     alive: Trainer | None = None
@@ -52,7 +52,7 @@ class Entrant:
     def _start(self, number: int) -> Trainer:
         script = ["bench.restore_trainer", NAMES[self.name], str(self.size_mb)]
         folder = self.folder / f"{self.name}-{number}"
-        return Trainer.start(self.name, script, self.storage, folder, self.cpu)
+        return Trainer.start(self.name, script, self.storage, folder, self.cpus)
 
     def save(self) -> None:
         """Have the checkpoint made.
@@ -135,7 +135,7 @@ def compare(entrants: Sequence[Entrant], tries: int, seed: int, stack: ExitStack
 def main(
     tries: Annotated[int, typer.Option(help="Restores of each contestant.")] = 10,
     size_mb: Annotated[int, typer.Option(help="Size of model and optimizer in MB.")] = 400,
-    pin: Annotated[bool, typer.Option(help="Trainer on CPU 0, S3 server on CPU 1.")] = True,
+    cpus: Annotated[Cpus, typer.Option(help=HELP)] = Cpus.SPARE,
     only: Annotated[list[str] | None, typer.Option(help="Only these contestants.")] = None,
     quick: Annotated[bool, typer.Option(help="A look: two restores each.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the order within each round.")] = 0,
@@ -151,20 +151,19 @@ def main(
 
         make bench-restore
 
-        make bench-restore ARGS="--quick --no-pin"
+        make bench-restore ARGS="--quick --cpus one"
     """
     wanted = [name for name in NAMES if not only or name in only]
     missing = {name: why for name in wanted for why in absent([NAMES[name]]).values()}
     with harness.workspace("restore", keep) as folder, ExitStack() as stack:
-        storage = stack.enter_context(harness.storage(folder, SERVER_CPU if pin else None))
-        cpu = TRAINER_CPU if pin else None
+        storage = stack.enter_context(harness.storage(folder, cpus.server))
         entrants = [
-            Entrant(name, size_mb, storage, folder, cpu) for name in wanted if name not in missing
+            Entrant(name, size_mb, storage, folder, cpus) for name in wanted if name not in missing
         ]
         failed = compare(entrants, 2 if quick else tries, seed, stack)
         results = {each.name: each.summary() for each in entrants if each.tries}
     harness.show(
-        f"restoring {size_mb} MB from S3 ({'pinned' if pin else 'unpinned'})",
+        f"restoring {size_mb} MB from S3 (--cpus {cpus.value})",
         results,
         failures={**missing, **failed},
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from bench import harness, memory
+from bench.cpus import Cpus
 from bench.harness import Storage
 from bench.turns import Door, Line, Message
 
@@ -55,7 +56,7 @@ class Trainer:
 
     @classmethod
     def start(
-        cls, name: str, script: Sequence[str], storage: Storage, folder: Path, cpu: int | None
+        cls, name: str, script: Sequence[str], storage: Storage, folder: Path, cpus: Cpus
     ) -> Trainer:
         """Start a script (module and arguments), and wait for its connection.
 
@@ -67,12 +68,15 @@ class Trainer:
         scratch.mkdir(exist_ok=True)
         door = Door(folder / f"{name}.sock")
         env = {**storage.env, "BENCH_SOCKET": str(door.path), "BENCH_MEMORY": str(scratch)}
+        env |= cpus.env
         command = [sys.executable, "-m", *script]
         if name in OURS:
             command = [sys.executable, "-m", "headway.agent", "--", *command]
             env |= pod_environment(name, storage, folder)
         log = folder / f"{name}.log"
-        trainer = cls(name, harness.start(command, log, env, cpu), door, log, scratch, storage)
+        trainer = cls(
+            name, harness.start(command, log, env, cpus.trainer), door, log, scratch, storage
+        )
         trainer.connect()
         return trainer
 

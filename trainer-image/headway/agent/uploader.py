@@ -11,6 +11,7 @@ does not answer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from headway.checkpoint import writer
@@ -140,9 +142,17 @@ class _Link:
             self._end.sendall(json.dumps(message).encode() + b"\n")
 
 
+def _be_nice() -> None:
+    """Compute when the training does not."""
+    os.nice(NICE)
+    # Outside containers, desktops' kernels share the CPU out among sessions first (sched(7)).
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))
+
+
 def main() -> None:
     """Serve orders until the socket is closed."""
-    os.nice(NICE)
+    _be_nice()
     for number in (signal.SIGINT, signal.SIGTERM):  # they are meant for the agent
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="headway uploader %(message)s")

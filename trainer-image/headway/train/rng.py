@@ -80,8 +80,8 @@ def restore(state: dict[str, Any]) -> None:
 
 
 def _text(array: np.ndarray[Any, Any]) -> str:
-    return base64.b85encode(zlib.compress(array.tobytes(), 1)).decode()
+    return base64.b64encode(zlib.compress(array.tobytes(), 1)).decode()
 
 
 def _array(text: str, dtype: str) -> np.ndarray[Any, Any]:
-    return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype).copy()
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype).copy()

@@ -63,6 +63,8 @@ class Saver:
         self._copier = Copier(optimizers)
         self._slots: list[Slot] = []
         self._layout: Layout | None = None
+        self._pieces: list[Placed] = []
+        """What is to be copied: of what is divided, counted from this rank's first element."""
         self._shards: dict[str, Shard] = {}
         self._key: Any = None
         self._preparing: threading.Thread | None = None
@@ -98,7 +100,7 @@ class Saver:
             self._copied(slot, layout, snapshot, torn)
 
         here = {name: local_of(tensor) for name, tensor in tensors.items()}
-        self._copier.start(here, self._pieces(layout), memory, copied)
+        self._copier.start(here, self._pieces, memory, copied)
 
     def committed(self, step: int) -> bool:
         """Wait until the checkpoint of `step`, saved before, is committed; False if it can't be."""
@@ -122,16 +124,13 @@ class Saver:
         self._layout = layout_of(
             specs, here.rank, here.world_size, here.local_world_size, rank_zero, self._shards
         )
-        self._key = key
-        return True
-
-    def _pieces(self, layout: Layout) -> list[Placed]:
-        """What is to be copied: of what is divided, counted from this rank's first element."""
-        return [
+        self._pieces = [
             replace(piece, fragment=self._here(piece.fragment))
-            for share in layout.placed.values()
+            for share in self._layout.placed.values()
             for piece in share
         ]
+        self._key = key
+        return True
 
     def _here(self, fragment: Fragment) -> Fragment:
         shard = self._shards.get(fragment.name)

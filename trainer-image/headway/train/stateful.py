@@ -65,6 +65,8 @@ def of_rank_zero(stateful: Mapping[str, Any], names: Iterable[str]) -> set[str]:
         if isinstance(value, torch.nn.Module)
         for buffer, _ in value.named_buffers(remove_duplicate=False)
     }
+    if not buffers:
+        return set()
     return {name for name in names if any(end in buffers for end in _ends(name))}
 
 
