@@ -194,6 +194,22 @@ def corrupt(at: int) -> Fault:
     return fault
 
 
+def then(action: Callable[[], None], *, heard: bool) -> Fault:
+    """Something happens at this very request, before (`heard=False`) or after the server did it.
+
+    The connection is cut: nobody hears of the server's answer.
+    """
+
+    async def fault(exchange: Exchange) -> None:
+        if heard:
+            await exchange.send()
+            await exchange.swallow_answer()
+        await asyncio.to_thread(action)
+        await exchange.reset()
+
+    return fault
+
+
 def slow(latency: float = 0.0, bytes_per_second: float | None = None) -> Fault:
     """The response comes late (`latency` in seconds), or slowly, or both."""
 

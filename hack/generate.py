@@ -219,7 +219,7 @@ def contract_page() -> str:
         "Labels and annotations": ("LABEL_", "ANNOTATION_"),
         "Environment variables": ("ENV_",),
         "Paths": ("TOKEN_", "SCRATCH_", "TMP_", "SHM_", "TERMINATION_"),
-        "Ports": ("AGENT_PORT", "METRICS_PORT", "STORE_PORTS"),
+        "Ports": ("AGENT_PORT", "STATE_PORT", "METRICS_PORT", "STORE_PORTS"),
         "Names": ("GROUP", "VERSION", "API_VERSION", "CONTAINER", "MAX_"),
         "Others": ("",),
     }

@@ -1,4 +1,4 @@
-"""`make bench-recovery`: kill -9 of a worker, from the kill to the next finished step."""
+"""`make bench-recovery`: from the loss of a process or a pod to the next finished step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,54 +20,40 @@ import yaml
 
 from bench import harness
 from bench.harness import console
+from bench.steps import Steps
 
 SCRIPT = Path(__file__).with_name("recovery_script.py")
 WORLD = 2
 LIMIT_SECONDS = 40.0
 START_SECONDS = 120.0
 PEERS = ("torchrun", "torchrun_no_store_sharing")
-Loss = Callable[["Job"], Sequence[psutil.Process]]
 
 
-# --- what the ranks have written --------------------------------------------------------------
-
-
-@dataclass
-class Steps:
-    """The files of the ranks, read as they grow.
+@dataclass(frozen=True)
+class Loss:
+    """What happens to a job.
 
     Attributes:
-        pids: Process of each rank, by its latest start.
-        generation: The latest generation that has finished a step.
-        count: Steps finished in it, over all ranks.
-        first: When it finished the first, on the monotonic clock.
+        find: Whom it happens to.
+        signal: What they get.
     """
 
-    folder: Path
-    pids: dict[int, int] = field(default_factory=dict)
-    generation: int = -1
-    count: int = 0
-    first: float = 0.0
-    _read: dict[int, int] = field(default_factory=dict)
+    find: Callable[[Job], Sequence[psutil.Process]]
+    signal: signal.Signals = signal.SIGKILL
 
-    def update(self) -> None:
-        """Read what is new."""
-        for rank in range(WORLD):
-            with contextlib.suppress(FileNotFoundError):
-                data = (self.folder / f"steps.{rank}").read_bytes()
-                whole = data.rfind(b"\n") + 1
-                for line in data[self._read.get(rank, 0) : whole].decode().splitlines():
-                    self._note(rank, *line.split())
-                self._read[rank] = whole
 
-    def _note(self, rank: int, kind: str, generation: str, value: str) -> None:
-        if kind == "start":
-            self.pids[rank] = int(value)
-        elif int(generation) > self.generation:
-            self.generation, self.count, self.first = int(generation), 1, float(value)
-        elif int(generation) == self.generation:
-            self.count += 1
-            self.first = min(self.first, float(value))
+@dataclass(frozen=True)
+class Try:
+    """How one loss went.
+
+    Attributes:
+        seconds: From the signal to the first finished step of a later generation; None if there
+            was none within `LIMIT_SECONDS`.
+        lost_steps: Finished steps that were done once more.
+    """
+
+    seconds: float | None
+    lost_steps: int = 0
 
 
 # --- jobs ----------------------------------------------------------------------------------------
@@ -87,7 +73,7 @@ class Job:
         folder.mkdir(parents=True)
         command, env = command_of(name, folder, state_mb)
         log = folder / "log"
-        job = cls(harness.start(command, log, env), Steps(folder), log)
+        job = cls(harness.start(command, log, env), Steps(folder, WORLD), log)
         try:
             job.wait_for_steps(1, START_SECONDS)
         except TimeoutError:
@@ -101,8 +87,8 @@ class Job:
 
     def wait_for_generation(self, after: int, seconds: float) -> float:
         """When the first generation after this one finished its first step."""
-        self._wait(lambda: self.steps.generation > after, "a step after the loss", seconds)
-        return self.steps.first
+        self._wait(lambda: self.steps.newest > after, "a step after the loss", seconds)
+        return self.steps.of(self.steps.newest).first
 
     def _wait(self, done: Callable[[], bool], what: str, seconds: float) -> None:
         def look() -> bool:
@@ -150,23 +136,24 @@ def trainingjob(command: list[str], folder: Path) -> dict[str, Any]:
 
 
 def any_worker(dice: random.Random) -> Loss:
-    """The process of a random rank."""
-
-    def find(job: Job) -> list[psutil.Process]:
-        return [psutil.Process(job.steps.pids[dice.randrange(WORLD)])]
-
-    return find
+    """SIGKILL for the process of a random rank."""
+    return Loss(lambda job: [psutil.Process(job.steps.pids[dice.randrange(WORLD)])])
 
 
 def agent(job: Job) -> list[psutil.Process]:
     """The agent of worker 1."""
-    return [min(pod(job), key=lambda p: p.create_time())]
+    return pod(job, 1)[:1]
 
 
-def pod(job: Job) -> list[psutil.Process]:
-    """Every process of the pod of worker 1, the agent first."""
-    found = [p for p in harness.tree(job.process.pid) if _index(p) == "1"]
+def pod(job: Job, index: int = 1) -> list[psutil.Process]:
+    """Every process of the pod of a worker, the agent first."""
+    found = [p for p in harness.tree(job.process.pid) if _index(p) == str(index)]
     return sorted(found, key=lambda p: p.create_time())
+
+
+def preemption(dice: random.Random) -> Loss:
+    """SIGTERM for the agent of a random worker, as the kubelet does it to a pod."""
+    return Loss(lambda job: pod(job, dice.randrange(WORLD))[:1], signal.SIGTERM)
 
 
 def _index(process: psutil.Process) -> str | None:
@@ -176,24 +163,20 @@ def _index(process: psutil.Process) -> str | None:
         return None
 
 
-def lose(job: Job, loss: Loss, dice: random.Random) -> float | None:
-    """One try.
-
-    Returns:
-        Seconds from the kill to the first finished step of a later generation; None if there
-        was none within `LIMIT_SECONDS`.
-    """
+def lose(job: Job, loss: Loss, dice: random.Random) -> Try:
+    """One try, after a random number of steps."""
     job.wait_for_steps(WORLD * dice.randint(5, 60), LIMIT_SECONDS)
-    generation = job.steps.generation
-    victims = loss(job)
-    killed = time.monotonic()
+    generation = job.steps.newest
+    victims = loss.find(job)
+    lost = time.monotonic()
     for victim in victims:
         with contextlib.suppress(psutil.NoSuchProcess):
-            os.kill(victim.pid, signal.SIGKILL)
+            os.kill(victim.pid, loss.signal)
     try:
-        return job.wait_for_generation(generation, LIMIT_SECONDS) - killed
+        seconds = job.wait_for_generation(generation, LIMIT_SECONDS) - lost
     except TimeoutError:
-        return None
+        return Try(None)
+    return Try(seconds, job.steps.lost_since(generation))
 
 
 # --- the bench -----------------------------------------------------------------------------------
@@ -210,9 +193,9 @@ class Block:
     state_mb: int
     dice: random.Random
 
-    def run(self, bar: harness.Bar) -> list[float | None]:
-        """All tries: seconds each, None where the job did not recover."""
-        found: list[float | None] = []
+    def run(self, bar: harness.Bar) -> list[Try]:
+        """All tries."""
+        found: list[Try] = []
         jobs = 0
         while len(found) < self.tries:
             job = Job.start(self.name, self.folder / f"{self.name}-{jobs}", self.state_mb)
@@ -221,21 +204,22 @@ class Block:
                 while len(found) < self.tries:
                     with bar.doing(f"{self.name} ({self.folder.name})"):
                         found.append(lose(job, self.loss, self.dice))
-                    if found[-1] is None:
+                    if found[-1].seconds is None:
                         break
             finally:
                 harness.end(job.process)
         return found
 
 
-def summary(seconds: Sequence[float | None], prefix: str = "") -> dict[str, Any]:
+def summary(tries: Sequence[Try], prefix: str = "") -> dict[str, Any]:
     """Figures of some tries; one that failed counts with `LIMIT_SECONDS`."""
-    known = [LIMIT_SECONDS if each is None else each for each in seconds]
+    known = [LIMIT_SECONDS if each.seconds is None else each.seconds for each in tries]
     return {
-        f"{prefix}recovered": sum(each is not None for each in seconds),
-        f"{prefix}tries": len(seconds),
+        f"{prefix}recovered": sum(each.seconds is not None for each in tries),
+        f"{prefix}tries": len(tries),
         f"{prefix}p50_s": harness.percentile(known, 0.5),
         f"{prefix}p99_s": harness.percentile(known, 0.99),
+        f"{prefix}lost_steps": sum(each.lost_steps for each in tries) / max(len(tries), 1),
     }
 
 
@@ -248,6 +232,7 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
     tries: Annotated[int, typer.Option(help="Killed workers under Headway.")] = 50,
     peer_tries: Annotated[int, typer.Option(help="Killed workers under each torchrun.")] = 15,
     other_tries: Annotated[int, typer.Option(help="Killed agents, and lost pods (Headway).")] = 5,
+    preemptions: Annotated[int, typer.Option(help="Pods that get SIGTERM (Headway).")] = 50,
     blocks: Annotated[int, typer.Option(help="Turns that the contestants take.")] = 3,
     state_mb: Annotated[int, typer.Option(help="Size of the training state in MB.")] = 1,
     only: Annotated[list[str] | None, typer.Option(help="Only these contestants.")] = None,
@@ -256,6 +241,8 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
     keep: Annotated[Path | None, typer.Option(help="Folder for logs, kept afterwards.")] = None,
 ) -> None:
     """Kill workers at random steps: Headway and torchrun side by side, in turns.
+
+    Then, under Headway only: killed agents, lost pods, and pods that are taken away (SIGTERM).
 
     Two ranks on this machine, PyTorch DDP over gloo, checkpoints every 25 steps into memory. A
     job that finishes no step within 40 s of the kill has failed, and is started anew.
@@ -269,16 +256,21 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
         make bench-recovery ARGS="--only headway --tries 200 --seed 7"
     """
     if quick:
-        tries, peer_tries, other_tries, blocks = 6, 3, 1, 1
+        tries, peer_tries, other_tries, preemptions, blocks = 6, 3, 1, 3, 1
     seed = random.randrange(10**6) if seed is None else seed
     dice = random.Random(seed)
     console.print(f"seed {seed}")
     names = [name for name in ("headway", *PEERS) if not only or name in only]
     plan = {name: shares(tries if name == "headway" else peer_tries, blocks) for name in names}
-    found: dict[str, list[float | None]] = {name: [] for name in names}
-    others: dict[str, list[float | None]] = {}
-    extra = {"agent_": agent, "pod_": pod} if "headway" in names and other_tries else {}
-    total = sum(map(sum, plan.values())) + len(extra) * other_tries
+    found: dict[str, list[Try]] = {name: [] for name in names}
+    others = {
+        "agent_": (Loss(agent), other_tries),
+        "pod_": (Loss(pod), other_tries),
+        "sigterm_": (preemption(dice), preemptions),
+    }
+    if "headway" not in names:
+        others.clear()
+    total = sum(map(sum, plan.values())) + sum(count for _, count in others.values())
     with (
         harness.workspace("recovery", keep, in_memory=True) as folder,
         harness.Bar(total) as bar,
@@ -287,14 +279,15 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
             place = folder / f"kills-{number}"
             block = Block(name, plan[name][number], any_worker(dice), place, state_mb, dice)
             found[name] += block.run(bar)
-        for prefix, loss in extra.items():
-            place = folder / loss.__name__
-            others[prefix] = Block("headway", other_tries, loss, place, state_mb, dice).run(bar)
+        extra = {
+            prefix: Block("headway", count, loss, folder / prefix, state_mb, dice).run(bar)
+            for prefix, (loss, count) in others.items()
+        }
     results = {name: summary(each) for name, each in found.items()}
-    for prefix, each in others.items():
+    for prefix, each in extra.items():
         results["headway"] |= summary(each, prefix)
     harness.show(
-        "from kill -9 to the next finished step",
+        "from the loss to the next finished step",
         results,
         [f"seed {seed}; a try that failed counts with {LIMIT_SECONDS:g} s"],
     )

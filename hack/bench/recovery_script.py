@@ -1,7 +1,8 @@
 """The job that `bench-recovery` kills: a small DDP model, the same under Headway and torchrun.
 
-Each rank appends to ``$BENCH_STEPS/steps.<rank>``: ``start <generation> <pid>`` when it begins
-and ``step <generation> <seconds on the monotonic clock>`` after each finished step.
+Each rank appends to ``$BENCH_STEPS/steps.<rank>``: ``start <generation> <pid>`` when it begins,
+``trained <generation> <step>`` after the optimizer's step, and, when all that belongs to the step
+is done, ``step <generation> <step> <seconds on the monotonic clock>``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ GENERATION = int(
     os.environ.get("HEADWAY_GENERATION") or os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0
 )
 EVERY_STEPS = 25
+Stamp = Callable[[str, int], None]
 
 
 class Model(torch.nn.Module):
@@ -50,7 +52,7 @@ def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> torch.Ten
     return loss.detach()
 
 
-def under_headway(state_mb: int, stamp: Callable[[], None]) -> None:
+def under_headway(state_mb: int, stamp: Stamp) -> None:
     import headway  # noqa: PLC0415 (torchrun does without)
 
     run = headway.init()
@@ -58,11 +60,13 @@ def under_headway(state_mb: int, stamp: Callable[[], None]) -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     run.checkpointing(model=model, optimizer=optimizer)
     while True:
-        run.step(loss=train(model, optimizer))
-        stamp()
+        loss = train(model, optimizer)
+        stamp("trained", run.step_count + 1)
+        run.step(loss=loss)
+        stamp("step", run.step_count)
 
 
-def under_torchrun(state_mb: int, stamp: Callable[[], None]) -> None:
+def under_torchrun(state_mb: int, stamp: Stamp) -> None:
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     model = DistributedDataParallel(Model(state_mb))
     optimizer = torch.optim.AdamW(model.parameters())
@@ -75,12 +79,13 @@ def under_torchrun(state_mb: int, stamp: Callable[[], None]) -> None:
     while True:
         train(model, optimizer)
         step += 1
+        stamp("trained", step)
         if RANK == 0 and step % EVERY_STEPS == 0:
             new = path.with_suffix(".new")
             state = {"model": model.module.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save({**state, "step": step}, new)
             new.replace(path)
-        stamp()
+        stamp("step", step)
 
 
 def main() -> None:
@@ -91,8 +96,8 @@ def main() -> None:
     with (FOLDER / f"steps.{RANK}").open("a", buffering=1) as out:
         out.write(f"start {GENERATION} {os.getpid()}\n")
 
-        def stamp() -> None:
-            out.write(f"step {GENERATION} {time.monotonic()}\n")
+        def stamp(kind: str, step: int) -> None:
+            out.write(f"{kind} {GENERATION} {step} {time.monotonic()}\n")
 
         run = under_headway if given.launcher == "headway" else under_torchrun
         run(given.state_mb, stamp)

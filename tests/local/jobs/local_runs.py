@@ -70,6 +70,8 @@ class Job:
     others: list[dict[str, Any]] = field(default_factory=list)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     process: subprocess.Popen[str] | None = None
+    prefix: list[str] = field(default_factory=list)
+    """Put before the command, such as `unshare`; it has to `exec` it."""
 
     def start(self, *options: str) -> Job:
         """Start `headway run`."""
@@ -78,7 +80,7 @@ class Job:
         command = [sys.executable, "-m", "headway.cli", "run", "-f", str(file), "-o", "json"]
         with (self.folder / "stderr").open("w") as errors:
             self.process = subprocess.Popen(
-                [*command, "--state", str(self.folder / "state"), *options],
+                [*self.prefix, *command, "--state", str(self.folder / "state"), *options],
                 cwd=self.folder,
                 env={**os.environ, **self.env, _MARK: self.mark},
                 stdout=subprocess.PIPE,

@@ -33,8 +33,8 @@ def test_while_one_is_sent_newer_ones_replace_each_other_and_the_newest_is_next(
     assert sealed_by_all(one, B) == []
     assert sealed_by_all(one, C) == []
     assert one.superseded == 1
-    assert one.settle(A) == [Upload(C)]
-    assert one.settle(C) == []
+    assert one.stored(A) == [Upload(C)]
+    assert one.stored(C) == []
     assert one.unsent is None
 
 
@@ -44,7 +44,7 @@ def test_nothing_is_sent_while_ranks_are_saving() -> None:
     sealed_by_all(one, A)
     sealed_by_all(one, B)
     one.agreed(C)
-    assert one.settle(A) == []
+    assert one.stored(A) == []
     assert sealed_by_all(one, C) == [Upload(C)]
 
 
@@ -53,7 +53,7 @@ def test_a_save_that_fails_makes_room_for_what_was_waiting() -> None:
     sealed_by_all(one, A)
     sealed_by_all(one, B)
     one.agreed(C)
-    one.settle(A)
+    one.stored(A)
     assert one.failed(C) == []  # B is older than what was given up: it is settled with it
     assert one.copying is None
 
@@ -70,7 +70,7 @@ def test_a_save_agreed_for_a_step_after_the_last_does_not_hold_the_last_checkpoi
     """Found by a test with real processes: ranks at the end never reach the agreed step."""
     one = pipeline()
     sealed_by_all(one, A)
-    one.settle(A)
+    one.stored(A)
     one.sealed(B, 0)
     one.agreed(C)  # promised by both, before either had come to its end
     assert one.sealed(B, 1) == []
@@ -83,7 +83,7 @@ def test_a_new_generation_sends_again_what_it_started_from_unless_that_is_commit
     one = pipeline()
     sealed_by_all(one, A)
     assert one.began(A) == [Upload(A)]
-    one.settle(A)
+    one.stored(A)
     assert one.began(A) == []
     assert one.began(None) == []
     assert one.uploading is None
@@ -98,4 +98,15 @@ def test_a_new_generation_gives_up_what_not_every_node_still_has() -> None:
     assert one.copying is None
     two = CheckpointId(2, 11)
     assert sealed_by_all(one, two) == []
-    assert one.settle(A) == [Upload(two)]
+    assert one.stored(A) == [Upload(two)]
+
+
+def test_a_new_generation_tries_once_more_what_storage_has_refused() -> None:
+    """Or else a run whose last checkpoint was refused would end without it."""
+    one = pipeline()
+    sealed_by_all(one, A)
+    one.failed(A)
+    assert one.unsent is None  # it is not tried again and again
+    assert one.began(A) == [Upload(A)]
+    one.stored(A)
+    assert one.began(A) == []

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from headway.agent.lead import store_port
+from headway.agent.ports import store_port
 from headway_api.contract import STORE_PORTS
 
 
@@ -28,6 +28,6 @@ def test_neighbours_and_generations_begin_at_different_places() -> None:
 
 
 def test_a_range_without_a_free_port_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway.agent.lead.STORE_PORTS", (1, 1))
+    monkeypatch.setattr("headway.agent.ports.STORE_PORTS", (1, 1))
     with pytest.raises(OSError, match="no free port"):
         store_port("127.0.0.1", 1)

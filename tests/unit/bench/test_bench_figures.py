@@ -52,11 +52,13 @@ def test_a_percentile_is_a_value_that_was_seen(share: float, expected: float) ->
 
 
 def test_a_try_that_failed_counts_with_the_limit() -> None:
-    assert recovery.summary([1.0, None, 3.0], "pod_") == {
+    tries = [recovery.Try(1.0, 2), recovery.Try(None), recovery.Try(3.0, 4)]
+    assert recovery.summary(tries, "pod_") == {
         "pod_recovered": 2,
         "pod_tries": 3,
         "pod_p50_s": 3.0,
         "pod_p99_s": recovery.LIMIT_SECONDS,
+        "pod_lost_steps": 2.0,
     }
 
 

@@ -9,30 +9,45 @@ import sys
 from pathlib import Path
 
 from bench import memory
-from bench.recovery import Steps
+from bench.steps import Steps
 
 MB = 1_000_000
 
 
 def test_steps_follow_the_files_as_they_grow(tmp_path: Path) -> None:
-    steps = Steps(tmp_path)
-    (tmp_path / "steps.0").write_text("start 1 100\nstep 1 5.0\nstep 1 6.0\nste")
+    steps = Steps(tmp_path, ranks=2)
+    (tmp_path / "steps.0").write_text("start 1 100\nstep 1 26 5.0\nstep 1 27 6.0\nste")
     steps.update()
-    assert (steps.generation, steps.count, steps.first, steps.pids) == (1, 2, 5.0, {0: 100})
+    assert (steps.newest, steps.count, steps.of(1).first, steps.pids) == (1, 2, 5.0, {0: 100})
     with (tmp_path / "steps.0").open("a") as more:
-        more.write("p 1 7.0\nstart 2 101\n")
-    (tmp_path / "steps.1").write_text("start 2 102\nstep 2 8.5\n")
+        more.write("p 1 28 7.0\nstart 2 101\n")
+    (tmp_path / "steps.1").write_text("start 2 102\nstep 2 26 8.5\n")
     steps.update()
-    assert (steps.generation, steps.count, steps.first) == (2, 1, 8.5)
+    assert (steps.newest, steps.count, steps.of(2).first) == (2, 1, 8.5)
     assert steps.pids == {0: 101, 1: 102}
 
 
 def test_a_late_line_of_an_old_generation_is_no_recovery(tmp_path: Path) -> None:
-    steps = Steps(tmp_path)
-    (tmp_path / "steps.0").write_text("step 2 8.0\n")
-    (tmp_path / "steps.1").write_text("step 1 9.0\n")
+    steps = Steps(tmp_path, ranks=2)
+    (tmp_path / "steps.0").write_text("step 2 8 8.0\n")
+    (tmp_path / "steps.1").write_text("step 1 9 9.0\n")
     steps.update()
-    assert (steps.generation, steps.count, steps.first) == (2, 1, 8.0)
+    assert (steps.newest, steps.count, steps.of(2).first) == (2, 1, 8.0)
+
+
+def test_steps_that_were_trained_and_are_done_once_more_are_lost(tmp_path: Path) -> None:
+    steps = Steps(tmp_path, ranks=2)
+    (tmp_path / "steps.0").write_text("trained 1 30 5.0\nstep 1 30 5.5\ntrained 1 31 6.0\n")
+    (tmp_path / "steps.1").write_text("trained 1 30 5.0\nstep 2 26 8.0\nstep 2 27 8.2\n")
+    steps.update()
+    assert steps.lost_since(1) == 6  # 26 to 31
+
+
+def test_a_step_that_was_saved_at_once_is_not_lost(tmp_path: Path) -> None:
+    steps = Steps(tmp_path, ranks=1)
+    (tmp_path / "steps.0").write_text("step 1 30 5.5\ntrained 1 31 6.0\nstep 2 32 8.0\n")
+    steps.update()
+    assert steps.lost_since(1) == 0
 
 
 def test_memory_that_two_processes_share_counts_once() -> None:

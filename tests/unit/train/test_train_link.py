@@ -107,14 +107,14 @@ def test_a_lead_that_never_decides_ends_the_rank_loudly(
 
 def test_a_commit_is_waited_for(agent: Agent, link: AgentLink) -> None:
     agent.say(type="committed", step=10)
-    assert link.committed(10)
+    assert link.refusal(10) is None
     agent.say(type="abandoned", step=20, message="no")
-    assert not link.committed(20)
+    assert link.refusal(20) == "no"
 
 
 def test_nobody_waits_for_an_agent_that_is_gone(agent: Agent, link: AgentLink) -> None:
     agent.hang_up()
-    assert not link.committed(5)
+    assert "gone" in str(link.refusal(5))
 
 
 def test_without_an_agent_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,4 +123,4 @@ def test_without_an_agent_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> No
     link.attach(0)
     assert not link.connected
     assert link.passed(1) is None
-    assert not link.committed(1)
+    assert link.refusal(1) is not None

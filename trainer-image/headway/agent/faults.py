@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import UTC, datetime
 
@@ -24,9 +25,13 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _hint(signal: str) -> str:
+_SHM_IS_FULL = re.compile(r"shared memory ?\(shm\)|Bus error")
+"""What torch writes when a loader process finds no room for a batch."""
+
+
+def _hint(signal: str, tail: str) -> str:
     """What usually causes it, where a user can't guess that."""
-    if signal != "SIGBUS":
+    if signal != "SIGBUS" and not _SHM_IS_FULL.search(tail):
         return ""
     room = shutil.disk_usage(SHM_DIR).total // 2**20
     return (
@@ -47,11 +52,14 @@ def describe(index: int, ended: Message) -> RestartReport:
     if ended["oom"]:
         reason, what = "OOMKilled", f"{who} was killed because the container is out of memory"
     elif ended["signal"]:
-        reason, what = "Signal", f"{who} was killed by {ended['signal']}{_hint(ended['signal'])}"
+        reason, what = (
+            "Signal",
+            f"{who} was killed by {ended['signal']}{_hint(ended['signal'], tail)}",
+        )
     elif code == ExitCode.CONFIG:
         reason, what = "ConfigurationError", f"{who} can't work"
     else:
-        reason, what = "Error", f"{who} exited with code {code}"
+        reason, what = "Error", f"{who} exited with code {code}{_hint('', tail)}"
     return RestartReport(
         time=utc(float(ended["time"])),
         reason=reason,

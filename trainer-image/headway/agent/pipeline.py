@@ -30,6 +30,7 @@ class Pipeline:
         copying: Agreed on, but not yet sealed by every rank.
         newest: The newest that every rank has sealed.
         uploading: On its way to storage.
+        committed: The newest that is in storage.
         settled: The newest that is committed, or given up.
         superseded: How many were sealed by every rank, and never sent because a newer one was.
     """
@@ -38,6 +39,7 @@ class Pipeline:
     copying: CheckpointId | None = None
     newest: CheckpointId | None = None
     uploading: CheckpointId | None = None
+    committed: CheckpointId | None = None
     settled: CheckpointId | None = None
     superseded: int = 0
     last_step: int | None = None
@@ -74,13 +76,18 @@ class Pipeline:
         return self._next()
 
     def failed(self, checkpoint: CheckpointId) -> list[Upload]:
-        """It will never be whole: a rank could not save it, or storage refused it."""
+        """It is given up: a rank could not save it, or storage refused it."""
         if self.copying == checkpoint:
             self.copying = None
-        return self.settle(checkpoint)
+        return self._settle(checkpoint)
 
-    def settle(self, checkpoint: CheckpointId) -> list[Upload]:
-        """It is committed, or has been given up."""
+    def stored(self, checkpoint: CheckpointId) -> list[Upload]:
+        """It is committed."""
+        if self.committed is None or checkpoint > self.committed:
+            self.committed = checkpoint
+        return self._settle(checkpoint)
+
+    def _settle(self, checkpoint: CheckpointId) -> list[Upload]:
         if self.uploading == checkpoint:
             self.uploading = None
         if self.settled is None or checkpoint > self.settled:
@@ -91,11 +98,12 @@ class Pipeline:
         """A new generation has begun, from `restored` in memory, or from storage (None).
 
         What was being sent goes on if every node still has it, which is known of `restored` only.
+        What storage has refused before is tried once more.
         """
         self.copying, self._urgent, self.last_step = None, False, None
         self._sealed.clear()
         self.newest = restored
-        unsent = restored is not None and (self.settled is None or restored > self.settled)
+        unsent = restored is not None and (self.committed is None or restored > self.committed)
         self.uploading = restored if unsent else None
         # Ordered again: a node may be new, and one that is at it already goes on.
         return [Upload(restored)] if restored is not None and unsent else []

@@ -128,17 +128,19 @@ class AgentLink:
             )
         return proposal.purpose if proposal.accepted else None
 
-    def committed(self, step: int) -> bool:
-        """Wait until the checkpoint of `step` is committed (True), or can't be any more (False).
+    def refusal(self, step: int) -> str | None:
+        """Wait until the checkpoint of `step` is committed, or can't be any more.
 
-        It can't be once the lead has given it up, or once the agent is gone.
+        Returns:
+            None if it is committed, else why it can't be: the lead has given it up, or the agent
+            is gone.
         """
         with self._news:
             while self.connected and step not in self._abandoned:
                 if self._committed_step >= step:
-                    return True
+                    return None
                 self._news.wait(_POLL_SECONDS)
-        return False
+        return self._abandoned.get(step, "the agent of this pod is gone")
 
     def _read(self) -> None:
         with self._socket.makefile("rb") as lines:

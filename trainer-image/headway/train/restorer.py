@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from headway.checkpoint import reader
 from headway.checkpoint.errors import StoreUnavailable
-from headway.checkpoint.layout import CheckpointId, parse_checkpoint_key
+from headway.checkpoint.layout import CheckpointId
+from headway.checkpoint.location import others
 from headway.checkpoint.reader import Restored
 from headway.checkpoint.state import TensorSpec
 from headway.checkpoint.stores import Store
@@ -51,9 +52,7 @@ def newest(store: Store, rank: int, wants: Wants, only: CheckpointId | None = No
     Raises:
         NoValidCheckpoint: checkpoints exist, and none is valid.
     """
-    skip: set[CheckpointId] = set()
-    if only is not None:
-        skip = {each for each in patiently(lambda: reader.list_commits(store)) if each != only}
+    skip = patiently(lambda: others(store, only))
     while True:
         tensors: dict[str, torch.Tensor] = {}
 
@@ -80,7 +79,8 @@ def _as_found(restored: Restored, tensors: dict[str, torch.Tensor], wants: Wants
         id=restored.commit.id,
         objects=restored.commit.objects,
         rank_state=restored.rank_state,
-        tensors={name: wants.tensor(specs[name], tensor) for name, tensor in tensors.items()},
+        # Not what only a newer checkpoint has, which was begun and turned out to be damaged.
+        tensors={name: wants.tensor(spec, tensors[name]) for name, spec in specs.items()},
         source="storage",
         fallbacks=[f"{each.id}: {each.reason}" for each in restored.fallbacks],
     )
@@ -91,18 +91,3 @@ def _all_found(restored: Restored | None) -> list[tuple[int, int]]:
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, mine)
     return found
-
-
-def parse_source(uri: str, opened: Callable[[str], Store]) -> tuple[Store, CheckpointId | None]:
-    """Open `checkpoint.resumeFrom`: a job's folder, or one checkpoint in it.
-
-    Args:
-        uri: The URI.
-        opened: Opens a store by its URI.
-    """
-    root, mark, rest = uri.rstrip("/").rpartition("/ckpt/")
-    if mark:
-        key = parse_checkpoint_key(f"ckpt/{rest}/COMMIT.json")
-        if key is not None:
-            return opened(root), key.id
-    return opened(uri), None

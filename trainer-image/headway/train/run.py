@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.utils.data import Dataset
 
 from headway.checkpoint.errors import NoValidCheckpoint, StoreError
+from headway.checkpoint.location import locate
 from headway.checkpoint.stores import Store, open_store
 from headway.train import memory, restorer, rng, sigterm, stateful
 from headway.train.data import BatchOrder, Loader, size_of
@@ -68,7 +69,7 @@ class Run:
         self._store = self._open_store()
         self._saver: Saver | None = None
         self._prepared = False
-        self._saved_step = -1
+        self._saved_step = self._stored_step = -1
 
     def __enter__(self) -> Self:
         return self
@@ -237,8 +238,8 @@ class Run:
         ).resume_from
         if source is None:
             return None
-        store, only = restorer.parse_source(source, _open)
-        found = restorer.newest(store, self.rank, wants, only)
+        root, only = locate(source)
+        found = restorer.newest(_open(root), self.rank, wants, only)
         if found is None:
             raise StoreError(f"checkpoint.resumeFrom {source}: there is no checkpoint")
         return found
@@ -247,6 +248,8 @@ class Run:
         for name, value in self._stateful.items():
             stateful.load(name, value, found, self.device)
         self.step_count = self.resumed_from_step = found.id.step
+        if found.source == "storage":
+            self._stored_step = found.id.step
         if self._loader is not None and found.objects.get("loader"):
             self._loader.order.load_state_dict(found.objects["loader"])
         self._resume = dict(found.rank_state or {})
@@ -326,8 +329,10 @@ class Run:
         if agreed == "save":
             self._save()
         elif agreed == "stop":
-            saved = self._save_and_wait()
-            log.info("step %d is %s; leaving", self.step_count, "saved" if saved else "NOT saved")
+            why = self._save_and_wait()
+            log.info(
+                "step %d is %s; leaving", self.step_count, f"NOT saved: {why}" if why else "saved"
+            )
             sys.exit(ExitCode.PREEMPTED)
 
     def log(self, **metrics: float | torch.Tensor) -> None:
@@ -342,8 +347,8 @@ class Run:
             RuntimeError: the last checkpoint could not be saved.
         """
         self._link.send({"type": "finishing", "step": self.step_count})
-        if not self._save_and_wait():
-            raise RuntimeError("the last checkpoint could not be saved; see the messages above")
+        if why := self._save_and_wait():
+            raise RuntimeError(why)
         self._report(time.monotonic())
         dist.barrier()
         dist.destroy_process_group()
@@ -359,12 +364,13 @@ class Run:
             sys.exit(ExitCode.CONFIG)
         self._saved_step = self.step_count
 
-    def _save_and_wait(self) -> bool:
-        if self._saver is None or not self._stateful or self.step_count == self.resumed_from_step:
-            return True
-        if self.step_count != self._saved_step:
+    def _save_and_wait(self) -> str | None:
+        """Get this step into storage; returns why that can't be."""
+        if self._saver is None or not self._stateful or self.step_count == self._stored_step:
+            return None
+        if self.step_count not in {self._saved_step, self.resumed_from_step}:
             self._save()
-        return self._saver.committed(self.step_count)
+        return self._saver.refusal(self.step_count)
 
     def _total(self) -> int | None:
         """Steps of the whole run: what is left of the data, at so many batches a step as so far."""

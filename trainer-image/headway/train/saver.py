@@ -102,10 +102,10 @@ class Saver:
         here = {name: local_of(tensor) for name, tensor in tensors.items()}
         self._copier.start(here, self._pieces, memory, copied)
 
-    def committed(self, step: int) -> bool:
-        """Wait until the checkpoint of `step`, saved before, is committed; False if it can't be."""
+    def refusal(self, step: int) -> str | None:
+        """Wait until the checkpoint of `step`, saved before, is committed; why, if it can't be."""
         self._copier.wait()
-        return self._link.committed(step)
+        return self._link.refusal(step)
 
     def wait(self) -> None:
         """Wait until nothing is being copied."""

@@ -18,6 +18,8 @@ data = TensorDataset(torch.randn(120, 8, generator=generator), torch.randn(120, 
 data = TensorDataset(data.tensors[0], data.tensors[0].sum(1, keepdim=True))
 loader = run.loader(data, global_batch_size=run.param("batch_size", 12))
 net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 1))
+ballast = torch.zeros(run.param("ballast_mb", 0), 250_000)
+net.register_parameter("ballast", nn.Parameter(ballast, requires_grad=False))
 model = DistributedDataParallel(net.to(run.device))
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
