@@ -110,3 +110,14 @@ def test_a_new_generation_tries_once_more_what_storage_has_refused() -> None:
     assert one.began(A) == [Upload(A)]
     one.stored(A)
     assert one.began(A) == []
+
+
+def test_a_rank_at_the_end_gets_one_more_try_for_a_last_checkpoint_that_was_refused() -> None:
+    """The refusal may have come before the rank, which has resumed there, was listening."""
+    one = pipeline()
+    assert one.began(A) == [Upload(A)]
+    one.failed(A)
+    assert one.ends_at(10) == [Upload(A)]
+    assert one.ends_at(10) == []  # the other rank: it is on its way
+    one.stored(A)
+    assert one.ends_at(10) == []

@@ -53,10 +53,18 @@ class Pipeline:
             self.copying, self._urgent = checkpoint, urgent
 
     def ends_at(self, step: int) -> list[Upload]:
-        """A rank has come to the end of the run: what was agreed on for later will never be."""
+        """A rank has come to the end of the run: what was agreed on for later will never be.
+
+        If storage has refused the checkpoint of this very step before, it is tried once more: the
+        rank is going to wait for it.
+        """
         self.last_step = step
         if self.copying is not None and self.copying.step > step:
             self.copying = None
+        last = self.newest
+        if last is not None and last.step == step and last not in (self.uploading, self.committed):
+            self.uploading = None
+            return self._send(last)
         return self._next()
 
     def sealed(self, checkpoint: CheckpointId, rank: int) -> list[Upload]:
@@ -120,5 +128,8 @@ class Pipeline:
         # Only in a quiet moment: ranks that are saving may be writing to the very slot.
         if self.uploading is not None or self.copying is not None or self.unsent is None:
             return []
-        self.uploading = self.unsent
-        return [Upload(self.unsent)]
+        return self._send(self.unsent)
+
+    def _send(self, checkpoint: CheckpointId) -> list[Upload]:
+        self.uploading = checkpoint
+        return [Upload(checkpoint)]
