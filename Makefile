@@ -9,7 +9,7 @@ BENCH_STAMP := $(BENCH_VENV)/.installed
 BENCH = PYTHONPATH=hack $(BENCH_VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format generate verify e2e clean \
+.PHONY: help setup demo test lint format generate verify e2e horovod clean \
 	bench-setup bench-checkpoint bench-restore bench-recovery bench-overhead
 
 help: ## Show this list
@@ -45,6 +45,10 @@ verify: $(STAMP) ## Check that what is generated is up to date
 
 e2e: $(STAMP) ## End-to-end tests on a kind cluster of their own
 	@$(BIN)/python -m pytest tests/e2e -m e2e --timeout 900
+
+horovod: $(STAMP) ## Build Horovod for .venv's PyTorch (minutes the first time), and install it there
+	@wheel=$$(hack/horovod/build.sh $(BIN)/python .headway/horovod) && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$wheel" cloudpickle packaging
 
 # The peers have an environment of their own, which sees what .venv has: torch is there once.
 $(BENCH_STAMP): $(STAMP) hack/bench/peers.py

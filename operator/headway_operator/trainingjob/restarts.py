@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from headway_api.failure import Decision
+from headway_api.failure import INFRASTRUCTURE, Decision
 from headway_api.messages import ProgressReport, RestartReport
 from headway_api.trainingjob import LastRestart, LeadRestarts, Restarts, TrainingJobStatus
 from headway_operator.trainingjob.avoidance import remembered
@@ -18,6 +18,9 @@ SHORT_LIFE: Final = 60.0
 """Seconds: a pod that lived less makes the next wait before it is made again."""
 LONGEST_WAIT: Final = 60.0
 """Seconds between the restarts of a group that never gets far."""
+LONGEST_WAIT_TAKEN_AWAY: Final = 5.0
+"""The same for pods that were taken away: they have not failed, and a series of preemptions is
+none of crashes. Long enough that a node which evicts whatever comes makes no hot loop."""
 UNNOTICED: Final = timedelta(seconds=10)
 """After which a lead's word that it waits is no longer one from before a worker's end."""
 _MESSAGE = 4096
@@ -147,7 +150,8 @@ def replace_at(pod: Pod, restarts: Restarts | None) -> datetime | None:
         return None
     decided = parsed(last.time)
     assert decided is not None
-    wait = min(2.0 ** min(restarts.total - 2, 16), LONGEST_WAIT)
+    longest = LONGEST_WAIT_TAKEN_AWAY if last.reason in INFRASTRUCTURE else LONGEST_WAIT
+    wait = min(2.0 ** min(restarts.total - 2, 16), longest)
     return decided + timedelta(seconds=wait)
 
 

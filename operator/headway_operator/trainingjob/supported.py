@@ -13,7 +13,6 @@ def check_supported(spec: TrainingJobSpec) -> None:
         Stuck: says which field to remove.
     """
     asked = {
-        "framework: Horovod": spec.framework == "Horovod",
         "workers.elastic": spec.workers.elastic is not None,
         "model": spec.model is not None,
         "scheduling.queueName": spec.scheduling is not None

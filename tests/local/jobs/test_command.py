@@ -67,7 +67,6 @@ def test_a_manifest_for_a_gpu_pool_runs_here_too(job: MakeJob) -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"framework": "Horovod"}, "spec.framework: Horovod"),
         ({"model": {"name": "m"}, "storage": {"uri": "/unused"}}, "spec.model"),
         ({"scheduling": {"queueName": "q"}}, "spec.scheduling.queueName"),
     ],

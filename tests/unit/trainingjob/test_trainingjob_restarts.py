@@ -173,6 +173,13 @@ def test_crash_loops_slow_down_and_long_lives_do_not_wait(
     assert due == (None if wait is None else at(wait))
 
 
+@pytest.mark.parametrize(("total", "wait"), [(1, None), (3, 2), (5, 5), (10_000, 5)])
+def test_a_series_of_preemptions_is_no_crash_loop(total: int, wait: float | None) -> None:
+    restarts = Restarts(total=total, last=LastRestart(time=stamp(), reason="Preempted"))
+    due = replace_at(a_pod(0, "Failed", lived=5), restarts)
+    assert due == (None if wait is None else at(wait))
+
+
 def test_a_pod_on_a_lost_node_is_replaced_at_once() -> None:
     restarts = Restarts(total=9, last=LastRestart(time=stamp(), reason="NodeLost"))
     assert replace_at(a_pod(0), restarts) is None

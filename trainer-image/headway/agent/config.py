@@ -40,6 +40,7 @@ class PodConfig:
         termination_log: File for the agent's last words.
         scratch: Writable folder in memory.
         preload: Modules to import once, before worker processes are forked.
+        framework: `PyTorch` or `Horovod`.
     """
 
     job: str
@@ -63,6 +64,7 @@ class PodConfig:
     termination_log: Path
     scratch: Path
     preload: Sequence[str] = ()
+    framework: str = "PyTorch"
 
     @property
     def leads(self) -> bool:
@@ -108,6 +110,7 @@ class PodConfig:
                     env.get(contract.ENV_TERMINATION_LOG, contract.TERMINATION_LOG)
                 ),
                 scratch=Path(env.get(contract.ENV_SCRATCH, contract.TMP_DIR)),
+                framework=env.get(contract.ENV_FRAMEWORK) or "PyTorch",
                 preload=tuple(filter(None, env.get(contract.ENV_PRELOAD, "").split(","))),
             )
         except ValueError as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from datetime import UTC, datetime
 
+from headway.agent.hints import hint
 from headway.agent.wire import Message
-from headway_api.contract import SHM_DIR, ExitCode
+from headway_api.contract import ExitCode
 from headway_api.messages import RestartReport
 
 _TAIL_LINES = 12
@@ -25,21 +24,6 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-_SHM_IS_FULL = re.compile(r"shared memory ?\(shm\)|Bus error")
-"""What torch writes when a loader process finds no room for a batch."""
-
-
-def _hint(signal: str, tail: str) -> str:
-    """What usually causes it, where a user can't guess that."""
-    if signal != "SIGBUS" and not _SHM_IS_FULL.search(tail):
-        return ""
-    room = shutil.disk_usage(SHM_DIR).total // 2**20
-    return (
-        f": shared memory is full ({SHM_DIR} has {room} MiB). Raise spec.pod.sharedMemory (outside "
-        f"Kubernetes: docker run --shm-size), or use fewer loader workers"
-    )
-
-
 def describe(index: int, ended: Message) -> RestartReport:
     """Turn a node's report of an ended worker into a culprit for status and Events.
 
@@ -49,17 +33,15 @@ def describe(index: int, ended: Message) -> RestartReport:
     """
     rank, code, tail = int(ended["rank"]), int(ended["code"]), last_lines(str(ended["tail"]))
     who = f"rank {rank} on worker {index}"
+    cause = hint(str(ended["signal"]), tail, ended.get("absent") or ())
     if ended["oom"]:
         reason, what = "OOMKilled", f"{who} was killed because the container is out of memory"
     elif ended["signal"]:
-        reason, what = (
-            "Signal",
-            f"{who} was killed by {ended['signal']}{_hint(ended['signal'], tail)}",
-        )
+        reason, what = "Signal", f"{who} was killed by {ended['signal']}{cause}"
     elif code == ExitCode.CONFIG:
         reason, what = "ConfigurationError", f"{who} can't work"
     else:
-        reason, what = "Error", f"{who} exited with code {code}{_hint('', tail)}"
+        reason, what = "Error", f"{who} exited with code {code}{cause}"
     return RestartReport(
         time=utc(float(ended["time"])),
         reason=reason,

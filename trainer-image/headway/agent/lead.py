@@ -206,13 +206,23 @@ class Lead:
                 return self._group.abandoned()
             case "going":
                 return self._on_going(index)
-            case "worker" if message["generation"] == self._group.generation:
+            case _:
+                self._on_word(index, message)
+        return []
+
+    def _on_word(self, index: int, message: Message) -> None:
+        """What changes nothing about the group."""
+        current = message.get("generation") == self._group.generation
+        match message["type"]:
+            case "worker" if current:
                 self._on_worker(int(message["rank"]), message["message"])
+            case "meet" if current:
+                for other in self._connections.keys() - {index}:
+                    self._send(message, to=other)
             case "receipt":
                 self._spawn(self._on_receipt(message))
-            case _:
+            case "unsent" | "failed" | "waiting":
                 self._checkpoints.on_uploader(message)
-        return []
 
     @property
     def _all_attached(self) -> bool:

@@ -155,6 +155,8 @@ class Member:
                 self._spawn(self.node.start(order))
             case "stop":
                 self._spawn(self._stop(int(order["generation"])))
+            case "meet":
+                self.node.meet(order)
             case "keep":
                 self.node.keep(order)
             case "stacks":

@@ -12,6 +12,7 @@ from typing import Any
 
 from headway.agent import oom, orphans, transfer
 from headway.agent.config import PodConfig
+from headway.agent.horovod.meeting import Meeting
 from headway.agent.launcher import Launcher
 from headway.agent.memory import Memory, NoRoomError
 from headway.agent.uploads import Uploads
@@ -61,6 +62,7 @@ class Node:
         self._restore: Message = {}
         self._fetching: list[Message] | None = None
         self._uploads = Uploads(self._uploaded)
+        self._meeting = Meeting(config, say) if config.framework == "Horovod" else None
         self.launcher = Launcher(config)
         self.memory = Memory(config.processes)
         self._server = transfer.StateServer(self.memory, key, config.address)
@@ -99,8 +101,12 @@ class Node:
         await self._link.open()
         if not await self._have_checkpoint(generation):
             return
+        if self._meeting is not None:
+            await self._meeting.open(generation)
         for local_rank in range(self._config.processes):
             env = rank_env(self._config, order, local_rank, self._link.path)
+            if self._meeting is not None:
+                env |= self._meeting.environment(local_rank)
             prefix = f"[{env['RANK']}] " if self._config.processes > 1 else ""
             try:
                 worker = await self.launcher.start(env, local_rank, prefix)
@@ -156,6 +162,13 @@ class Node:
         if self._link is not None:
             await self._link.close()
             self._link = None
+        if self._meeting is not None:
+            self._meeting.close()
+
+    def meet(self, message: Message) -> None:
+        """A rank of another pod has told where it is (Horovod)."""
+        if self._meeting is not None:
+            self._meeting.hear(message)
 
     def terminate(self) -> None:
         """Ask scripts that know nothing of Headway to end (SIGTERM)."""
@@ -183,6 +196,7 @@ class Node:
                 "oom": killed_for_memory and ended.signal == "SIGKILL",
                 "tail": ended.tail,
                 "time": time.time(),
+                "absent": self._meeting.absent() if self._meeting else [],
             }
         )
 

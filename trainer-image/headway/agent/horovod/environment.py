@@ -1,0 +1,85 @@
+"""Horovod's variables for one rank (horovod/runner/gloo_run.py: create_slot_env_vars)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one rank, in Horovod's terms.
+
+    Attributes:
+        rank: Of all ranks.
+        size: Number of all ranks.
+        local_rank: Of the ranks of its pod.
+        local_size: Number of the ranks of its pod.
+        cross_rank: Of the ranks with this local rank, one a pod.
+        cross_size: Number of those.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    cross_rank: int
+    cross_size: int
+
+    @classmethod
+    def of(cls, position: int, pods: int, local_rank: int, processes: int) -> Slot:
+        """The place of a rank in a group of pods with as many ranks each.
+
+        Args:
+            position: Of the pod in the group, from 0.
+            pods: Of the group.
+            local_rank: Of the rank in its pod.
+            processes: Ranks of each pod.
+        """
+        rank, size = position * processes + local_rank, pods * processes
+        return cls(rank, size, local_rank, processes, position, pods)
+
+    @property
+    def answer(self) -> str:
+        """As Horovod reads it when its place has changed (gloo_context.cc)."""
+        places = (self.rank, self.size, self.local_rank, self.local_size)
+        return ",".join(map(str, (*places, self.cross_rank, self.cross_size)))
+
+
+def interface_of(address: str) -> str | None:
+    """Name of the network interface that has this address; None if there is none."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address.partition("%")[0] == address for each in addresses):
+            return name
+    # Local mode gives each pod an address of its own of 127.0.0.0/8, which no interface lists.
+    return interface_of(LOOPBACK) if address.startswith("127.") and address != LOOPBACK else None
+
+
+def environment(slot: Slot, host: str, address: str, port: int) -> dict[str, str]:
+    """All variables of a rank.
+
+    Args:
+        slot: Its place.
+        host: Name of its pod: ranks of one name have shared memory.
+        address: Of its pod, at which others reach it. Of several interfaces, the one that has it
+            is used.
+        port: Of this pod's rendezvous on the loopback interface.
+    """
+    interface = interface_of(address)
+    return {
+        "HOROVOD_HOSTNAME": host,
+        "HOROVOD_RANK": str(slot.rank),
+        "HOROVOD_SIZE": str(slot.size),
+        "HOROVOD_LOCAL_RANK": str(slot.local_rank),
+        "HOROVOD_LOCAL_SIZE": str(slot.local_size),
+        "HOROVOD_CROSS_RANK": str(slot.cross_rank),
+        "HOROVOD_CROSS_SIZE": str(slot.cross_size),
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_CPU_OPERATIONS": "gloo",
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": LOOPBACK,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+        **({"HOROVOD_GLOO_IFACE": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}),
+    }
