@@ -67,9 +67,16 @@ def test_the_interface_is_the_one_that_has_the_pods_address() -> None:
 
 
 def test_a_pod_whose_address_no_interface_has_leaves_the_choice_to_gloo() -> None:
-    env = environment(Slot.of(0, 1, 0, 1), "job-0", "192.0.2.1", 1)
+    env = environment(Slot.of(0, 1, 0, 1), "job-0", "192.0.2.1", 1, {})
     assert "HOROVOD_GLOO_IFACE" not in env
     assert env["HOROVOD_CONTROLLER"] == env["HOROVOD_CPU_OPERATIONS"] == "gloo"
+
+
+def test_an_interface_that_the_user_names_counts() -> None:
+    given = {"HOROVOD_GLOO_IFACE": "ib0"}
+    env = environment(Slot.of(0, 1, 0, 1), "job-0", LOOPBACK, 1, given)
+    assert "HOROVOD_GLOO_IFACE" not in env
+    assert env["NCCL_SOCKET_IFNAME"] == interface_of(LOOPBACK)
 
 
 # --- the store -----------------------------------------------------------------------------------

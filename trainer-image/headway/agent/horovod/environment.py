@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
 
 LOOPBACK = "127.0.0.1"
+_INTERFACES = ("HOROVOD_GLOO_IFACE", "NCCL_SOCKET_IFNAME")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ def interface_of(address: str) -> str | None:
     return interface_of(LOOPBACK) if address.startswith("127.") and address != LOOPBACK else None
 
 
-def environment(slot: Slot, host: str, address: str, port: int) -> dict[str, str]:
+def environment(
+    slot: Slot, host: str, address: str, port: int, given: Mapping[str, str]
+) -> dict[str, str]:
     """All variables of a rank.
 
     Args:
@@ -67,9 +71,11 @@ def environment(slot: Slot, host: str, address: str, port: int) -> dict[str, str
         address: Of its pod, at which others reach it. Of several interfaces, the one that has it
             is used.
         port: Of this pod's rendezvous on the loopback interface.
+        given: What the user has set (`spec.pod.env`): an interface that is named there counts.
     """
     interface = interface_of(address)
-    return {
+    interfaces = {each: interface for each in _INTERFACES if interface and each not in given}
+    return interfaces | {
         "HOROVOD_HOSTNAME": host,
         "HOROVOD_RANK": str(slot.rank),
         "HOROVOD_SIZE": str(slot.size),
@@ -81,5 +87,4 @@ def environment(slot: Slot, host: str, address: str, port: int) -> dict[str, str
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": LOOPBACK,
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
-        **({"HOROVOD_GLOO_IFACE": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable
 
 from headway.agent.config import PodConfig
@@ -47,7 +48,7 @@ class Meeting:
         """Horovod's variables for a rank of this pod."""
         here = self._config
         slot = Slot.of(here.index, here.replicas, local_rank, here.processes)
-        return environment(slot, here.pod_name, here.address, self._port)
+        return environment(slot, here.pod_name, here.address, self._port, os.environ)
 
     def hear(self, message: Message) -> None:
         """Take over what a rank of another pod has changed. It may be faster than our start."""
