@@ -36,10 +36,12 @@ class Loss:
     Attributes:
         find: Whom it happens to.
         signal: What they get.
+        loader_workers: Processes of each rank's data loader.
     """
 
     find: Callable[[Job], Sequence[psutil.Process]]
     signal: signal.Signals = signal.SIGKILL
+    loader_workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ class Job:
     log: Path
 
     @classmethod
-    def start(cls, name: str, folder: Path, state_mb: int) -> Job:
+    def start(cls, name: str, folder: Path, state_mb: int, loader_workers: int) -> Job:
         """Start the job of this contestant, and wait for its first step."""
         folder.mkdir(parents=True)
-        command, env = command_of(name, folder, state_mb)
+        command, env = command_of(name, folder, state_mb, loader_workers)
         log = folder / "log"
         job = cls(harness.start(command, log, env), Steps(folder, WORLD), log)
         try:
@@ -100,10 +102,12 @@ class Job:
         harness.wait_for(what, look, seconds)
 
 
-def command_of(name: str, folder: Path, state_mb: int) -> tuple[list[str], dict[str, str]]:
+def command_of(
+    name: str, folder: Path, state_mb: int, loader_workers: int
+) -> tuple[list[str], dict[str, str]]:
     """Command and environment of a contestant's job."""
     script = [str(SCRIPT), "headway" if name == "headway" else "torchrun"]
-    script += ["--state-mb", str(state_mb)]
+    script += ["--state-mb", str(state_mb), "--loader-workers", str(loader_workers)]
     env = {"BENCH_STEPS": str(folder), "OMP_NUM_THREADS": "1"}
     if name == "headway":
         manifest = folder / "job.yaml"
@@ -153,7 +157,7 @@ def pod(job: Job, index: int = 1) -> list[psutil.Process]:
 
 def preemption(dice: random.Random) -> Loss:
     """SIGTERM for the agent of a random worker, as the kubelet does it to a pod."""
-    return Loss(lambda job: pod(job, dice.randrange(WORLD))[:1], signal.SIGTERM)
+    return Loss(lambda job: pod(job, dice.randrange(WORLD))[:1], signal.SIGTERM, 1)
 
 
 def _index(process: psutil.Process) -> str | None:
@@ -198,7 +202,8 @@ class Block:
         found: list[Try] = []
         jobs = 0
         while len(found) < self.tries:
-            job = Job.start(self.name, self.folder / f"{self.name}-{jobs}", self.state_mb)
+            folder = self.folder / f"{self.name}-{jobs}"
+            job = Job.start(self.name, folder, self.state_mb, self.loss.loader_workers)
             jobs += 1
             try:
                 while len(found) < self.tries:
