@@ -135,7 +135,7 @@ def compare(entrants: Sequence[Entrant], tries: int, seed: int, stack: ExitStack
 def main(
     tries: Annotated[int, typer.Option(help="Restores of each contestant.")] = 10,
     size_mb: Annotated[int, typer.Option(help="Size of model and optimizer in MB.")] = 400,
-    cpus: Annotated[Cpus, typer.Option(help=HELP)] = Cpus.SPARE,
+    cpus: Annotated[Cpus, typer.Option(help=HELP)] = Cpus.ANY,
     only: Annotated[list[str] | None, typer.Option(help="Only these contestants.")] = None,
     quick: Annotated[bool, typer.Option(help="A look: two restores each.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the order within each round.")] = 0,

@@ -55,6 +55,8 @@ def succeeded(ended: Outcome) -> None:
 def test_a_script_that_knows_nothing_of_headway_runs(job: MakeJob) -> None:
     run = job(script("horovod_plain.py"), framework="Horovod")
     run.manifest["spec"]["workers"]["processesPerWorker"] = 2
+    sets = {"name": "HOROVOD_DYNAMIC_PROCESS_SETS", "value": "1"}
+    run.manifest["spec"]["pod"] = {"env": [sets]}
     succeeded(run.run(seconds=SECONDS))
     places = "[(0, 0, 0), (1, 1, 0), (2, 0, 1), (3, 1, 1)]"
     for index in (0, 1):
