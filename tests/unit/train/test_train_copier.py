@@ -117,6 +117,28 @@ def test_the_next_step_waits_for_the_copy_and_the_copy_is_of_before_it(
     assert not torch.equal(tensors["model.0.weight"], before["model.0.weight"])
 
 
+def test_frozen_weights_of_a_trained_model_are_copied_beside_the_training_and_averages_are_not(
+    slots: list[Slot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, average = nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 1)), nn.Linear(300, 300)
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.AdamW(model[1].parameters())
+    tensors = tensors_of(model=model, average=average)
+    go = held_back(monkeypatch)
+    copier = Copier([optimizer], [model, average])
+    save(copier, slots[0], tensors)
+    begun = {"average.weight": average.weight.data.clone(), "model.0.weight": model[0].weight.data}
+    with torch.no_grad():
+        average.weight.data.zero_()  # as some averages do, without telling torch
+    go.set()
+    copier.wait()
+    found = restored(slots[0])
+    for name, tensor in begun.items():
+        assert torch.equal(found[name], tensor), name
+    later = {s for s in copier._protected() if s == model[0].weight.data_ptr()}
+    assert later, "the frozen weights were copied before the step returned"
+
+
 def change_weights(model: nn.Module) -> None:
     with torch.no_grad():
         model[0].weight.add_(1)  # type: ignore[index, union-attr, operator]

@@ -46,10 +46,18 @@ class Copier:
 
     Args:
         optimizers: Those whose step is to wait for the copy.
+        models: What they train, perhaps beside others. Frozen weights of a model that is trained
+            (the base of an adapter, say) don't change under a forward pass either. An average of
+            one is updated by the script, at whatever point of its loop: that is no such model.
     """
 
-    def __init__(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    def __init__(
+        self,
+        optimizers: Iterable[torch.optim.Optimizer],
+        models: Iterable[torch.nn.Module] = (),
+    ) -> None:
         self._optimizers = list(optimizers)
+        self._models = list(models)
         for optimizer in self._optimizers:
             optimizer.register_step_pre_hook(self._before_step)
         self._thread: threading.Thread | None = None
@@ -124,6 +132,11 @@ class Copier:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 found |= {local_of(p).data_ptr() for p in group["params"]}
+        for model in self._models:
+            weights = {local_of(p).data_ptr() for p in model.parameters()}
+            if weights & found:
+                found |= weights
+        for optimizer in self._optimizers:
             for state in optimizer.state.values():
                 tensors = (v for v in state.values() if isinstance(v, torch.Tensor))
                 found |= {local_of(tensor).data_ptr() for tensor in tensors}

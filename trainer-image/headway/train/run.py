@@ -194,7 +194,8 @@ class Run:
         self._stateful = stateful.checked(objects, _RESERVED)
         if self._store is not None:
             optimizers = [o for o in objects.values() if isinstance(o, torch.optim.Optimizer)]
-            self._saver = Saver(self._link, self._place, optimizers)
+            models = [m for m in self._stateful.values() if isinstance(m, torch.nn.Module)]
+            self._saver = Saver(self._link, self._place, optimizers, models)
         restored = self._restore()
         if self._link.connected:
             sigterm.leave_to_agent()

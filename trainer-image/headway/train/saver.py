@@ -57,10 +57,14 @@ class Saver:
     """Puts snapshots into one of two slots, and tells the agent what is sealed."""
 
     def __init__(
-        self, link: AgentLink, place: Place, optimizers: Iterable[torch.optim.Optimizer]
+        self,
+        link: AgentLink,
+        place: Place,
+        optimizers: Iterable[torch.optim.Optimizer],
+        models: Iterable[torch.nn.Module] = (),
     ) -> None:
         self._link, self._place = link, place
-        self._copier = Copier(optimizers)
+        self._copier = Copier(optimizers, models)
         self._slots: list[Slot] = []
         self._layout: Layout | None = None
         self._pieces: list[Placed] = []
