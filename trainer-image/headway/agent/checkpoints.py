@@ -127,7 +127,7 @@ class Checkpoints:
             index: The node.
             addresses: Of all nodes.
         """
-        order: Message = _json(source.id)
+        order: Message = {**source.id.names}
         if index in source.donors:
             order["from"] = addresses[source.donors[index]]
             order["rank_states"] = self._states.of(source.id, index)["states"]
@@ -221,10 +221,12 @@ class Checkpoints:
             case "finishing":
                 self._on_finishing(int(message["step"]))
             case "save_failed":
-                self._saved(self._committer.abandon(_id(message), str(message["message"])))
+                self._saved(
+                    self._committer.abandon(CheckpointId.named_in(message), str(message["message"]))
+                )
 
     def _on_sealed(self, rank: int, message: Message) -> None:
-        checkpoint = _id(message)
+        checkpoint = CheckpointId.named_in(message)
         if not self._alone:
             self._states.add(checkpoint, rank, message["rank_state"])
         self._upload(self._pipeline.sealed(checkpoint, rank))
@@ -246,9 +248,11 @@ class Checkpoints:
         """Take what an uploader says, except for receipts."""
         match message["type"]:
             case "unsent":  # a worker has already begun to write over it
-                self._upload(self._pipeline.failed(_id(message)))
+                self._upload(self._pipeline.failed(CheckpointId.named_in(message)))
             case "failed":
-                self._saved(self._committer.abandon(_id(message), str(message["failed"])))
+                self._saved(
+                    self._committer.abandon(CheckpointId.named_in(message), str(message["failed"]))
+                )
             case "waiting":
                 self._storage_waits(str(message["message"]))
 
@@ -281,7 +285,7 @@ class Checkpoints:
     def _upload(self, uploads: list[Upload]) -> None:
         for upload in uploads:
             self._committer.expect(upload.id)
-            self._send({"type": "upload", **_json(upload.id)})
+            self._send({"type": "upload", **upload.id.names})
 
     def _storage_waits(self, why: str) -> None:
         if not self._waiting:
@@ -303,11 +307,3 @@ class Checkpoints:
         self._send({"type": "tell", "message": told})
         self._upload(uploads)
         self._settled.set()
-
-
-def _id(message: Message) -> CheckpointId:
-    return CheckpointId(int(message["generation"]), int(message["step"]))
-
-
-def _json(checkpoint: CheckpointId) -> Message:
-    return {"generation": checkpoint.generation, "step": checkpoint.step}

@@ -417,8 +417,7 @@ class Lead:
 
 
 def _copy(message: Message) -> Copy:
-    checkpoint = CheckpointId(int(message["generation"]), int(message["step"]))
-    return Copy(checkpoint, bool(message["replicated"]))
+    return Copy(CheckpointId.named_in(message), bool(message["replicated"]))
 
 
 def _broken(error: BaseException | None) -> list[Action]:

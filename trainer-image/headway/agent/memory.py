@@ -102,8 +102,7 @@ class Memory:
         if found is None:
             return {}
         return {
-            "generation": checkpoint.generation,
-            "step": checkpoint.step,
+            **checkpoint.names,
             "slots": [self.paths(rank)[number] for rank, number in enumerate(found)],
         }
 

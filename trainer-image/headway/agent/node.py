@@ -128,7 +128,7 @@ class Node:
             local: (first + local, order["rank_states"][str(first + local)])
             for local in range(self._config.processes)
         }
-        wanted = {"generation": order["generation"], "step": order["step"]}
+        wanted = CheckpointId.named_in(order).names
         hello = Hello(self._config.index, self._config.pod_uid, self.generation)
         self._fetching = []
         try:
@@ -225,14 +225,11 @@ class Node:
 
     def _offer(self) -> Message:
         """What a worker restores from: this pod's memory, or nothing (then storage)."""
-        return self.memory.offer(_id(self._restore)) if self._restore else {}
+        return self.memory.offer(CheckpointId.named_in(self._restore)) if self._restore else {}
 
     def copies(self) -> list[Message]:
         """The checkpoints that this pod's memory holds, for the lead."""
-        return [
-            {"generation": c.id.generation, "step": c.id.step, "replicated": c.replicated}
-            for c in self.memory.copies()
-        ]
+        return [{**copy.id.names, "replicated": copy.replicated} for copy in self.memory.copies()]
 
     def show_stacks(self) -> None:
         """Let the workers write what each of their threads is doing to the log."""
@@ -255,7 +252,7 @@ class Node:
         if self._fetching is not None:
             self._fetching.append(order)  # it is about the very checkpoint that is on its way here
             return
-        slots = self.memory.find(_id(order))
+        slots = self.memory.find(CheckpointId.named_in(order))
         if slots is None:
             self._say({**order, "type": "unsent"})
             return
@@ -265,8 +262,7 @@ class Node:
             self._held[rank] = number
             self.tell({"type": "held", "slot": number}, rank)
             parts.append({"rank": rank, "slot": self.memory.paths(local_rank)[number]})
-        named = {"generation": order["generation"], "step": order["step"]}
-        self._uploads.order({**named, "parts": parts})
+        self._uploads.order({**CheckpointId.named_in(order).names, "parts": parts})
 
     def _uploaded(self, message: Message) -> None:
         if "waiting" in message:
@@ -283,7 +279,3 @@ class Node:
         task = asyncio.create_task(work)
         self._watchers.add(task)
         task.add_done_callback(self._watchers.discard)
-
-
-def _id(message: Message) -> CheckpointId:
-    return CheckpointId(int(message["generation"]), int(message["step"]))

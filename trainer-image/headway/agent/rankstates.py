@@ -34,7 +34,7 @@ class RankStates:
 
     def add_all(self, message: Message) -> None:
         """Keep what `of` made."""
-        checkpoint = CheckpointId(int(message["generation"]), int(message["step"]))
+        checkpoint = CheckpointId.named_in(message)
         for rank, state in message["states"].items():
             self.add(checkpoint, int(rank), state)
 
@@ -43,7 +43,7 @@ class RankStates:
         first, known = index * self._processes, self._states.get(checkpoint, {})
         ranks = range(first, first + self._processes)
         states = {str(rank): known[rank] for rank in ranks if rank in known}
-        return {"generation": checkpoint.generation, "step": checkpoint.step, "states": states}
+        return {**checkpoint.names, "states": states}
 
     def knows(self, checkpoint: CheckpointId, index: int) -> bool:
         """Whether all ranks of a pod have a state here."""

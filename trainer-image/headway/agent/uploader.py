@@ -50,7 +50,7 @@ class _Upload:
     """One checkpoint on its way."""
 
     def __init__(self, order: Mapping[str, Any], store: Store, link: _Link) -> None:
-        self.id = CheckpointId(order["generation"], order["step"])
+        self.id = CheckpointId.named_in(order)
         self._parts = order["parts"]
         self._store, self._link = store, link
         self._done: list[dict[str, Any]] = []
@@ -77,14 +77,14 @@ class _Upload:
                 message = {"overwritten": True}
             except (CheckpointError, OSError, ValueError) as error:
                 message = {"failed": str(error)}
-            names = {"generation": self.id.generation, "step": self.id.step, "rank": rank}
-            self._done.append({**names, **message, "seconds": time.monotonic() - began})
+            about = {**self.id.names, "rank": rank}
+            self._done.append({**about, **message, "seconds": time.monotonic() - began})
             self._link.say(self._done[-1])
             return
 
     def again(self, order: Mapping[str, Any]) -> bool:
         """Whether this is an order for the same: then it goes on, and tells again what is done."""
-        same = self.id == CheckpointId(order["generation"], order["step"])
+        same = self.id == CheckpointId.named_in(order)
         if same and order["parts"] == self._parts and not self._lost:
             for message in list(self._done):
                 self._link.say(message)

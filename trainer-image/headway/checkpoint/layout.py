@@ -11,8 +11,9 @@ metrics/<generation>-<seq>.jsonl                        history
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 CHECKPOINTS: Final = "ckpt"
 GENERATION: Final = "generation.json"
@@ -45,6 +46,16 @@ class CheckpointId:
     def __post_init__(self) -> None:
         if self.generation < 0 or self.step < 0:
             raise ValueError(f"generation and step must not be negative: {self}")
+
+    @classmethod
+    def named_in(cls, message: Mapping[str, Any]) -> CheckpointId:
+        """The one that a message between processes is about; undoes `names`."""
+        return cls(int(message["generation"]), int(message["step"]))
+
+    @property
+    def names(self) -> dict[str, int]:
+        """What a message between processes says of it."""
+        return {"generation": self.generation, "step": self.step}
 
     @property
     def directory(self) -> str:

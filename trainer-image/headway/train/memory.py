@@ -34,7 +34,7 @@ def read(answer: Mapping[str, Any], local_rank: int, wants: Wants) -> Found:
     Raises:
         RuntimeError: the slots do not hold that checkpoint.
     """
-    checkpoint = CheckpointId(int(answer["generation"]), int(answer["step"]))
+    checkpoint = CheckpointId.named_in(answer)
     slots = [Slot(path) for path in answer["slots"]]
     held = [contents for slot in slots if (contents := slot.read()) is not None]
     if [contents.id for contents in held] != [checkpoint] * len(slots):

@@ -191,7 +191,7 @@ class Saver:
             self._copier.overlap = False
             why = f"{torn} was changed outside optimizer.step() while it was copied"
             log.warning("%s; from now on everything is copied before a step returns", why)
-            self._link.send({"type": "save_failed", **vars_of(checkpoint), "message": why})
+            self._link.send({"type": "save_failed", **checkpoint.names, "message": why})
             return
         resumed = self.resumed_from
         try:
@@ -203,23 +203,18 @@ class Saver:
                     "rank": self._place.rank,
                     "rank_state": snapshot.rank_state,
                     "metrics": dict(snapshot.metrics),
-                    "resumed_from": vars_of(resumed) if resumed else None,
+                    "resumed_from": resumed.names if resumed else None,
                 },
             )
         except (OSError, ValueError) as error:
             why = f"checkpoint {checkpoint} could not be saved: {error}"
-            self._link.send({"type": "save_failed", **vars_of(checkpoint), "message": why})
+            self._link.send({"type": "save_failed", **checkpoint.names, "message": why})
             return
         self._link.send(
             {
                 "type": "sealed",
-                **vars_of(checkpoint),
+                **checkpoint.names,
                 # So that a lost pod's ranks find their own in whoever takes their place.
                 "rank_state": snapshot.rank_state if self._place.nodes > 1 else None,
             }
         )
-
-
-def vars_of(checkpoint: CheckpointId) -> dict[str, int]:
-    """The identity of a checkpoint as JSON."""
-    return {"generation": checkpoint.generation, "step": checkpoint.step}
