@@ -25,6 +25,7 @@ from typing import Any, Self, TypeVar
 
 import psutil
 import typer
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -161,6 +162,32 @@ def run(main: Callable[..., None]) -> None:
     """Run a bench's command. SIGTERM is handled like Ctrl-C: what was started is ended."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     typer.run(main)
+
+
+def headway_run(script: Sequence[str], folder: Path, world: int, **spec: Any) -> list[str]:
+    """Our command for a bench's job: so many pods with one worker process each.
+
+    Args:
+        script: What each worker runs, without `python`.
+        folder: For manifest, storage and state.
+        world: Pods.
+        spec: Further fields of the job.
+    """
+    job = {
+        "apiVersion": "headway.dev/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {"name": "bench"},
+        "spec": {
+            "command": ["python", *script],
+            "workers": {"replicas": world},
+            "storage": {"uri": str(folder / "storage")},
+            **spec,
+        },
+    }
+    manifest = folder / "job.yaml"
+    manifest.write_text(yaml.safe_dump(job))
+    command = [sys.executable, "-m", "headway.cli", "run", "-f", str(manifest)]
+    return [*command, "--logs", "all", "--state", str(folder / "state")]
 
 
 def cpus(pinned: int | None) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-import yaml
 
 from bench import harness
 from bench.turns import Door, Line
@@ -103,25 +102,8 @@ def command_of(name: str, folder: Path) -> list[str]:
     if name == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         return [*command, f"--nproc-per-node={WORLD}", *script]
-    manifest = folder / "job.yaml"
-    manifest.write_text(yaml.safe_dump(trainingjob(["python", *script], folder)))
-    command = [sys.executable, "-m", "headway.cli", "run", "-f", str(manifest)]
-    return [*command, "--logs", "all", "--state", str(folder / "state")]
-
-
-def trainingjob(command: list[str], folder: Path) -> dict[str, Any]:
-    """The manifest of our job, with checkpoints an hour apart: none falls into the bench."""
-    return {
-        "apiVersion": "headway.dev/v1alpha1",
-        "kind": "TrainingJob",
-        "metadata": {"name": "bench"},
-        "spec": {
-            "command": command,
-            "workers": {"replicas": WORLD},
-            "storage": {"uri": str(folder / "storage")},
-            "checkpoint": {"everySeconds": 3600},
-        },
-    }
+    # Checkpoints an hour apart: none falls into the bench.
+    return harness.headway_run(script, folder, WORLD, checkpoint={"everySeconds": 3600})
 
 
 # --- figures -----------------------------------------------------------------------------------

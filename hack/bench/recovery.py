@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-import yaml
 
 from bench import harness
 from bench.harness import console
@@ -110,30 +109,13 @@ def command_of(
     script += ["--state-mb", str(state_mb), "--loader-workers", str(loader_workers)]
     env = {"BENCH_STEPS": str(folder), "OMP_NUM_THREADS": "1"}
     if name == "headway":
-        manifest = folder / "job.yaml"
-        manifest.write_text(yaml.safe_dump(trainingjob(["python", *script], folder)))
-        command = [sys.executable, "-m", "headway.cli", "run", "-f", str(manifest)]
-        return [*command, "--logs", "all", "--state", str(folder / "state")], env
+        every, policy = {"everySteps": 25}, {"maxRestarts": 10000}
+        ours = harness.headway_run(script, folder, WORLD, checkpoint=every, failurePolicy=policy)
+        return ours, env
     if name == "torchrun_no_store_sharing":
         env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return [*command, f"--nproc-per-node={WORLD}", "--max-restarts=100000", *script], env
-
-
-def trainingjob(command: list[str], folder: Path) -> dict[str, Any]:
-    """The manifest of our job: two pods with one worker process each."""
-    return {
-        "apiVersion": "headway.dev/v1alpha1",
-        "kind": "TrainingJob",
-        "metadata": {"name": "bench"},
-        "spec": {
-            "command": command,
-            "workers": {"replicas": WORLD},
-            "storage": {"uri": str(folder / "storage")},
-            "checkpoint": {"everySteps": 25},
-            "failurePolicy": {"maxRestarts": 10000},
-        },
-    }
 
 
 # --- losses --------------------------------------------------------------------------------------

@@ -183,3 +183,21 @@ def keys(server: SeaweedServer, **other: str) -> dict[str, str]:
 def storage(server: SeaweedServer, uri: str) -> dict[str, Any]:
     """`spec.storage` for a server."""
     return {"uri": uri, "endpoint": server.endpoint, "region": "us-east-1"}
+
+
+# --- what scripts that write their losses have written ------------------------------------------
+
+
+def losses(folder: Path, rank: int) -> dict[int, set[str]]:
+    """Every loss that a rank has computed, by step: more than one where it was done again."""
+    found: dict[int, set[str]] = {}
+    for line in (folder / f"losses.{rank}").read_text().splitlines():
+        step, value = line.split()
+        found.setdefault(int(step), set()).add(value)
+    return found
+
+
+def last_step(folder: Path) -> int:
+    path = folder / "losses.0"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return int(lines[-1].split()[0]) if lines and " " in lines[-1] else 0

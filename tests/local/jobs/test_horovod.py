@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from local_runs import Job, MakeJob, Outcome, python, script, wait_for
+from local_runs import Job, MakeJob, Outcome, last_step, losses, python, script, wait_for
 
 pytestmark = [
     pytest.mark.xdist_group("horovod"),  # they share the undisturbed run
@@ -30,21 +30,6 @@ def horovod_job(job: MakeJob, name: str, folder: Path, **parameters: str) -> Job
         checkpoint={"everySteps": 10},
         parameters=parameters,
     )
-
-
-def losses(folder: Path, rank: int) -> dict[int, set[str]]:
-    """Every loss that a rank has computed, by step: more than one where it was done again."""
-    found: dict[int, set[str]] = {}
-    for line in (folder / f"losses.{rank}").read_text().splitlines():
-        step, value = line.split()
-        found.setdefault(int(step), set()).add(value)
-    return found
-
-
-def last_step(folder: Path) -> int:
-    path = folder / "losses.0"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return int(lines[-1].split()[0]) if lines and " " in lines[-1] else 0
 
 
 def succeeded(ended: Outcome) -> None:

@@ -16,13 +16,12 @@ import pytest
 from hack import fault_proxy as faults
 from hack.fault_proxy import FaultProxy
 from hack.seaweed import SeaweedServer
-from local_runs import Job, MakeJob, keys, storage, wait_for
+from local_runs import Job, MakeJob, keys, last_step, storage, wait_for
 from test_recovery import (
     SECONDS,
     STEPS,
     check_exact,
     expected,
-    last_step,
     losses_job,
     made,
     undisturbed,

@@ -9,7 +9,17 @@ from pathlib import Path
 import psutil
 import pytest
 from hack.seaweed import SeaweedServer
-from local_runs import Job, MakeJob, Outcome, keys, script, storage, wait_for
+from local_runs import (
+    Job,
+    MakeJob,
+    Outcome,
+    keys,
+    last_step,
+    losses,
+    script,
+    storage,
+    wait_for,
+)
 
 pytestmark = [
     pytest.mark.xdist_group("recovery"),  # they share the undisturbed run
@@ -27,21 +37,6 @@ def losses_job(job: MakeJob, folder: Path, **parameters: str) -> Job:
         "failurePolicy": {"maxRestarts": 5},
     }
     return job(script("losses.py"), env={"LOSSES": str(folder / "losses")}, **spec)
-
-
-def losses(folder: Path, rank: int) -> dict[int, set[str]]:
-    """Every loss that a rank has computed, by step: more than one where it was done again."""
-    found: dict[int, set[str]] = {}
-    for line in (folder / f"losses.{rank}").read_text().splitlines():
-        step, value = line.split()
-        found.setdefault(int(step), set()).add(value)
-    return found
-
-
-def last_step(folder: Path) -> int:
-    path = folder / "losses.0"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return int(lines[-1].split()[0]) if lines and " " in lines[-1] else 0
 
 
 @pytest.fixture(scope="module")
