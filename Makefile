@@ -47,7 +47,7 @@ e2e: $(STAMP) ## End-to-end tests on a kind cluster of their own
 	@$(BIN)/python -m pytest tests/e2e -m e2e --timeout 900
 
 horovod: $(STAMP) ## Build Horovod for .venv's PyTorch (minutes the first time), and install it there
-	@wheel=$$(hack/horovod/build.sh $(BIN)/python .headway/horovod) && \
+	@wheel=$$(hack/horovod-wheel/build.sh $(BIN)/python .headway/horovod) && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$wheel" cloudpickle packaging
 
 # The peers have an environment of their own, which sees what .venv has: torch is there once.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds a wheel of Horovod for the PyTorch that a Python has.
 #
-#   hack/horovod/build.sh PYTHON FOLDER
+#   hack/horovod-wheel/build.sh PYTHON FOLDER
 #
 # Takes three minutes on two cores, and needs a C++ compiler and CMake 3. A wheel that is there for
 # this Python, this PyTorch and this patch is not built again. Its path is printed at the end.
