@@ -46,6 +46,8 @@ class JoinResponse(PeersResponse):
     """Restarts that already count against the budget."""
     failure_policy: FailurePolicy
     """The job's failure policy, so that the lead decides by the same rules."""
+    min_replicas: int | None = None
+    """Fewest pods with which the group goes on; None if its size is fixed."""
     certificate: str = Field("", repr=False)
     """PEM of private key and certificate with which worker 0 serves the other agents, for the
     name `contract.lead_hostname`; empty for other workers."""

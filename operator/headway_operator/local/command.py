@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import aclosing
 from enum import StrEnum
 from pathlib import Path
@@ -72,7 +73,8 @@ def run(
 
     The manifest is the one that a cluster takes: the same operator runs it, on an API server in
     memory, with pods as processes. `image` is not needed. **Ctrl-C** suspends the job with a
-    checkpoint; the same command goes on with it. The exit status is 0 only when it succeeded.
+    checkpoint; the same command goes on with it. **SIGHUP** has it take over what the manifest says
+    now, such as another number of workers. The exit status is 0 only when it succeeded.
 
     Examples:
         headway run -f job.yaml
@@ -84,11 +86,13 @@ def run(
     console = Console(stderr=True)
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="headway: %(message)s")
     logging.getLogger("headway_operator").setLevel(logging.ERROR)
+
+    def read() -> Manifest:
+        overrides = Overrides(_storage_uri(storage), endpoint, _parameters(param or []))
+        return with_overrides(parse(_text(file)), overrides)
+
     try:
-        manifest = with_overrides(
-            parse(_text(file)),
-            Overrides(_storage_uri(storage), endpoint, _parameters(param or [])),
-        )
+        manifest = read()
     except ManifestError as error:
         console.print(f"headway: {error}", style="red", highlight=False, soft_wrap=True)
         raise typer.Exit(USAGE) from None
@@ -96,7 +100,7 @@ def run(
     with Display(console, quiet=quiet) as display:
         for note in manifest.notes:
             display.say(f"note: {note}")
-        session = _Session(LocalCluster(folder.absolute()), manifest, display, logs)
+        session = _Session(LocalCluster(folder.absolute()), manifest, display, logs, read)
         try:
             code = asyncio.run(session.run())
         except (Invalid, StateInUseError) as error:
@@ -140,9 +144,14 @@ class _Session:
     """One invocation: submit or resume the job, follow it to its end or to Ctrl-C."""
 
     def __init__(
-        self, cluster: LocalCluster, manifest: Manifest, display: Display, logs: Logs
+        self,
+        cluster: LocalCluster,
+        manifest: Manifest,
+        display: Display,
+        logs: Logs,
+        read: Callable[[], Manifest],
     ) -> None:
-        self._cluster, self._manifest = cluster, manifest
+        self._cluster, self._manifest, self._read = cluster, manifest, read
         self._display, self._logs = display, logs
         self._interrupted = False
         self.last: Object = manifest.job
@@ -157,11 +166,14 @@ class _Session:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
+        changed = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, changed.set)
         async with self._cluster.running():
             await self._submit()
             follower = self._log_follower()
             tasks = [asyncio.create_task(follower.run())] if follower else []
             tasks.append(asyncio.create_task(self._suspend_on(stop)))
+            tasks.append(asyncio.create_task(self._apply_on(changed)))
             try:
                 code = await self._follow()
             finally:
@@ -201,6 +213,17 @@ class _Session:
             return
         body = {"spec": {**self._manifest.job["spec"], "suspend": False}}
         self.last = await client.patch(TRAINING_JOB, *self._place, body)
+
+    async def _apply_on(self, changed: asyncio.Event) -> None:
+        """Take over what the manifest says now, as `kubectl apply` would."""
+        while True:
+            await changed.wait()
+            changed.clear()
+            try:
+                spec = self._read().job["spec"]
+                await self._cluster.client.patch(TRAINING_JOB, *self._place, {"spec": spec})
+            except (ManifestError, ApiError) as error:
+                self._display.say(f"headway: {error}")
 
     async def _suspend_on(self, stop: asyncio.Event) -> None:
         await stop.wait()

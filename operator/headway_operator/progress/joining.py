@@ -28,7 +28,13 @@ def join_response(
         generation=max(int(status.get("generation") or 0), reported),
         restarts_counted=int(restarts.get("counted") or 0),
         failure_policy=_failure_policy(job),
+        min_replicas=_min_replicas(job),
     )
+
+
+def _min_replicas(job: Object) -> int | None:
+    elastic = (job["spec"].get("workers") or {}).get("elastic")
+    return int(elastic["minReplicas"]) if elastic else None
 
 
 def _failure_policy(job: Object) -> FailurePolicy:

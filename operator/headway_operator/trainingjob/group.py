@@ -18,6 +18,7 @@ class Group:
         members: its pods, handled ones included.
         others: pods of earlier attempts or beyond `replicas`: to be removed.
         handled: UIDs of members whose loss is accounted for: to be replaced.
+        smallest: with how many it is complete; fewer than `replicas` in an elastic group.
     """
 
     attempt: int
@@ -25,16 +26,24 @@ class Group:
     members: tuple[Pod, ...]
     others: tuple[Pod, ...]
     handled: frozenset[str]
+    smallest: int
 
     @classmethod
     def of(
-        cls, pods: tuple[Pod, ...], *, attempt: int, replicas: int, handled: Collection[str]
+        cls,
+        pods: tuple[Pod, ...],
+        *,
+        attempt: int,
+        replicas: int,
+        handled: Collection[str],
+        smallest: int | None = None,
     ) -> Group:
         """Sort a job's pods."""
         members = tuple(pod for pod in pods if pod.attempt >= attempt and 0 <= pod.index < replicas)
         others = tuple(pod for pod in pods if pod not in members)
         present = frozenset(pod.uid for pod in members)
-        return cls(attempt, replicas, members, others, present & frozenset(handled))
+        fewest = replicas if smallest is None else min(smallest, replicas)
+        return cls(attempt, replicas, members, others, present & frozenset(handled), fewest)
 
     @property
     def standing(self) -> tuple[Pod, ...]:
@@ -54,6 +63,6 @@ class Group:
 
     @property
     def complete(self) -> bool:
-        """Whether each index has a pod that runs, or has done its part."""
-        up = sum(1 for pod in self.standing if pod.ready or pod.phase == "Succeeded")
-        return up == self.replicas
+        """Whether there are enough pods that run, or have done their part: all, unless elastic."""
+        up = [pod.index for pod in self.standing if pod.ready or pod.phase == "Succeeded"]
+        return len(up) >= self.smallest and 0 in up

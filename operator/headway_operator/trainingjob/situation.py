@@ -66,11 +66,12 @@ class Situation:
 
     def group(self) -> Group:
         """The pods, sorted by the status as far as it is decided."""
-        restarts = self.status.restarts
+        restarts, elastic = self.status.restarts, self.spec.workers.elastic
         return Group.of(
             self.view.pods,
             attempt=self.status.attempt or 1,
             replicas=self.spec.workers.replicas,
+            smallest=elastic.min_replicas if elastic else None,
             handled=(restarts and restarts.handled_pods) or (),
         )
 

@@ -13,7 +13,6 @@ def check_supported(spec: TrainingJobSpec) -> None:
         Stuck: says which field to remove.
     """
     asked = {
-        "workers.elastic": spec.workers.elastic is not None,
         "model": spec.model is not None,
         "scheduling.queueName": spec.scheduling is not None
         and spec.scheduling.queue_name is not None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -87,3 +88,35 @@ def test_the_data_are_the_same_at_any_number_of_ranks(
 def test_a_plain_python_runs_the_script_alone(tmp_path: Path, undisturbed: Trace) -> None:
     subprocess.run([sys.executable, SCRIPT], env=environment(tmp_path), check=True, timeout=SECONDS)
     assert Trace(tmp_path).orders() == undisturbed.orders()
+
+
+def test_the_data_are_the_same_while_a_group_grows_and_shrinks(
+    tmp_path: Path, undisturbed: Trace, jobs: list[Job]
+) -> None:
+    """2 → 1 → 2 pods as the spec asks for, and then a lost pod."""
+    trace = Trace(tmp_path)
+    run = job(tmp_path, ranks=1, every=1, delay_ms="400")
+    workers = {"replicas": 2, "elastic": {"minReplicas": 1, "maxReplicas": 2}}
+    run.manifest["spec"]["workers"] |= workers
+    jobs.append(run.start())
+
+    def sizes() -> list[str]:
+        return re.findall(r"starts with (\d) ranks", run.shown)
+
+    for replicas, until in ((1, 4), (2, 8)):
+        wait_for(f"step {until}", lambda until=until: trace.last_step >= until, SECONDS)
+        run.manifest["spec"]["workers"]["replicas"] = replicas
+        run.write()
+        run.signal(signal.SIGHUP)
+        wait_for("the other size", lambda size=str(replicas): sizes()[-1] == size, SECONDS)
+    wait_for("a step of both", lambda: trace.last_step >= 12, SECONDS)
+    assert trace.steps() == list(range(1, trace.last_step + 1))  # none was done twice
+    assert len(re.findall(r"starts with \d ranks from .* in memory", run.shown)) == 2
+    agent = run.agent(1)
+    assert agent is not None
+    agent.kill()
+    ended = run.finish(SECONDS)
+    assert (ended.code, ended.phase) == (0, "Succeeded"), ended.shown + run.logs(0)
+    assert sizes()[:3] == ["2", "1", "2"]
+    assert ended.status["checkpoint"]["step"] == STEPS
+    assert trace.orders() == undisturbed.orders()

@@ -73,10 +73,15 @@ class Job:
     prefix: list[str] = field(default_factory=list)
     """Put before the command, such as `unshare`; it has to `exec` it."""
 
-    def start(self, *options: str) -> Job:
-        """Start `headway run`."""
+    def write(self) -> Path:
+        """Write the manifest as it is now."""
         file = self.folder / "job.yaml"
         file.write_text(yaml.safe_dump_all([*self.others, self.manifest]))
+        return file
+
+    def start(self, *options: str) -> Job:
+        """Start `headway run`."""
+        file = self.write()
         command = [sys.executable, "-m", "headway.cli", "run", "-f", str(file), "-o", "json"]
         with (self.folder / "stderr").open("w") as errors:
             self.process = subprocess.Popen(

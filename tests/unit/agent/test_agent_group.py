@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headway.agent.group import Action, Begin, Finish, Group, Leave, State, StopAll
+from headway.agent.group import Action, Begin, Drain, Finish, Group, Leave, State, StopAll, Wait
 from headway_api.contract import ExitCode
 from headway_api.messages import RestartReport
 from headway_api.trainingjob import FailurePolicy
@@ -20,6 +20,10 @@ def joined(one: Group) -> list[Action]:
     for index in range(one.replicas):
         actions += one.joined(index, f"uid-{index}", f"10.0.0.{index}")
     return actions
+
+
+def elastic(replicas: int = 3, smallest: int = 1) -> Group:
+    return Group(replicas, 1, FailurePolicy(max_restarts=3), smallest=smallest)
 
 
 def running(one: Group, generation: int = 1, now: float = 0.0) -> Group:
@@ -192,3 +196,103 @@ def test_nothing_begins_after_the_end() -> None:
     assert one.state is State.ENDED
     assert one.lost(0) == []
     assert one.joined(0, "again", "z") == []
+
+
+# --- groups that change their size ---------------------------------------------------------------
+
+
+def test_an_elastic_group_waits_for_a_lost_pod_and_then_goes_on_without_it() -> None:
+    one = running(elastic())
+    assert one.lost(2) == [StopAll(1)]
+    one.node_stopped(0, 1)
+    (wait,) = one.node_stopped(1, 1)
+    assert isinstance(wait, Wait)
+    assert one.waited(wait.number) == [Begin()]
+    assert one.may_begin
+    running(one, 2)
+    assert one.placement.pods == (0, 1)
+    assert one.absent == []
+
+
+def test_its_successor_is_waited_for_no_longer_than_it_takes() -> None:
+    one = running(elastic())
+    one.lost(2)
+    one.node_stopped(0, 1)
+    (wait,) = one.node_stopped(1, 1)
+    assert one.joined(2, "new", "10.0.0.9") == [Begin()]
+    running(one, 2)
+    assert one.placement.pods == (0, 1, 2)
+    assert isinstance(wait, Wait)
+    assert one.waited(wait.number) == []  # it was for a generation that has begun since
+
+
+def test_fewer_than_the_smallest_size_wait_for_ever() -> None:
+    one = running(elastic(3, smallest=2))
+    one.lost(1)
+    one.lost(2)
+    assert one.node_stopped(0, 1) == []
+    one.joined(1, "new", "10.0.0.9")
+    assert not one.may_begin
+
+
+def test_the_leads_own_pod_is_always_part_of_it() -> None:
+    one = elastic(2)
+    assert one.joined(1, "b", "2") == []
+
+
+def test_a_pod_that_comes_is_taken_in_after_a_step_of_all() -> None:
+    one = running(elastic())
+    one.lost(2)
+    one.node_stopped(0, 1)
+    (wait,) = one.node_stopped(1, 1)
+    assert isinstance(wait, Wait)
+    one.waited(wait.number)
+    running(one, 2)
+    assert one.joined(2, "new", "10.0.0.9") == [Drain(2)]
+    assert one.exited(ended(0, ExitCode.PREEMPTED), 2, 1.0) == []
+    assert one.exited(ended(1, ExitCode.PREEMPTED), 2, 1.0) == [StopAll(2)]
+    assert stopped(one, 2)[-1:] == [Begin()]
+    running(one, 3)
+    assert one.placement.world_size == 3
+    assert (one.total, one.counted) == (0, 0)  # nothing has failed
+
+
+def test_another_number_of_pods_is_taken_at_once() -> None:
+    one = running(elastic())
+    assert one.resized(2) == [Drain(1)]
+    assert one.resized(2) == []  # it drains already
+    one.exited(ended(0, ExitCode.PREEMPTED), 1, 1.0)
+    one.exited(ended(1, ExitCode.PREEMPTED), 1, 1.0)
+    one.exited(ended(2, ExitCode.PREEMPTED), 1, 1.0)
+    assert stopped(one, 1)[-1:] == [Begin()]  # though the third pod is still there
+    running(one, 2)
+    assert one.placement.pods == (0, 1)
+    assert one.lost(2) == []  # and that it goes is of no interest
+    assert one.state is State.RUNNING
+
+
+def test_a_pod_that_leaves_an_elastic_group_is_not_waited_for_once_it_is_not_asked_for() -> None:
+    one = running(elastic())
+    one.going(2)
+    one.resized(2)
+    for rank in range(3):
+        one.exited(ended(rank, ExitCode.PREEMPTED), 1, 1.0)
+    actions = stopped(one, 1)
+    assert Leave(frozenset({2})) in actions
+    assert actions[-1] == Begin()
+
+
+def test_who_finishes_on_the_way_to_another_size_is_done() -> None:
+    one = running(elastic(2))
+    one.drained()
+    one.exited(ended(0, ExitCode.DONE), 1, 1.0)
+    (finish,) = one.exited(ended(1, ExitCode.DONE), 1, 1.0)
+    assert isinstance(finish, Finish)
+    assert finish.code == ExitCode.DONE
+
+
+def test_a_group_of_one_size_hears_of_no_other() -> None:
+    one = running(group(2))
+    assert one.resized(3) == []
+    assert one.joined(2, "c", "3") == []
+    assert one.replicas == 2

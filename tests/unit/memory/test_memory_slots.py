@@ -108,7 +108,7 @@ def sealed(memory: Memory, local_rank: int, number: int, checkpoint: CheckpointI
     layout = layout_of(SPECS, local_rank, 2, 2)
     slot = Slot(memory.ensure(local_rank, layout.nbytes)[number])
     fill(slot, layout, checkpoint.step)
-    slot.seal(checkpoint, layout, {})
+    slot.seal(checkpoint, layout, {"rank": local_rank})
     return slot
 
 
@@ -119,10 +119,10 @@ def test_a_checkpoint_is_whole_when_every_worker_of_the_pod_has_sealed_it() -> N
     for rank in (0, 1):
         sealed(memory, rank, 0, one)
     sealed(memory, 0, 1, two)
-    assert memory.copies() == [Copy(one, replicated=True)]
+    assert memory.copies() == [Copy(one, True, (0, 1), 2)]
     assert memory.find(two) is None
     sealed(memory, 1, 1, two).begin()  # the worker goes on to write over it
-    assert memory.copies() == [Copy(one, replicated=True)]
+    assert memory.copies() == [Copy(one, True, (0, 1), 2)]
     sealed(memory, 1, 1, two)
     assert [copy.id for copy in memory.copies()] == [two, one]
     assert memory.offer(two)["slots"] == [memory.paths(0)[1], memory.paths(1)[1]]

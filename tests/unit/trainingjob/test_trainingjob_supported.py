@@ -21,10 +21,7 @@ def test_a_job_that_asks_for_nothing_new_passes() -> None:
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        (
-            {"workers": {"replicas": 2, "elastic": {"minReplicas": 1, "maxReplicas": 4}}},
-            "spec.workers.elastic",
-        ),
+        ({"scheduling": {"queueName": "q"}}, "spec.scheduling.queueName"),
         ({"model": {"name": "m"}, "scheduling": {"queueName": "q"}}, "spec.model, spec.scheduling"),
     ],
 )

@@ -24,12 +24,13 @@ from headway.checkpoint.errors import BucketMissing, StoreDenied, StoreUnavailab
 from headway.checkpoint.stores import Store, check, open_store
 from headway.tracking.history import HistoryWriter
 from headway_api.contract import ExitCode
-from headway_api.messages import JoinResponse, TerminationReport
+from headway_api.messages import JoinResponse, PeersResponse, TerminationReport
 from headway_api.trainingjob import FailurePolicy
 
 log = logging.getLogger(__name__)
 _FAREWELL_SECONDS = 3.0
 _STORAGE_RETRY_SECONDS = 2.0
+_SIZE_POLL_SECONDS = 20.0
 
 
 class StorageRefusedError(Exception):
@@ -125,9 +126,10 @@ async def _leading(
         yield None
         return
     group = Group(
-        replicas=config.replicas,
+        replicas=answer.replicas,
         processes=config.processes,
         policy=answer.failure_policy,
+        smallest=answer.min_replicas,
         counted_before=answer.restarts_counted,
         generation=answer.generation,
     )
@@ -138,6 +140,8 @@ async def _leading(
     tasks = [asyncio.create_task(lead.run())]
     if endpoint:
         tasks.append(asyncio.create_task(reporter.run(endpoint)))
+        if group.elastic:
+            tasks.append(asyncio.create_task(_watch_size(endpoint, answer, lead)))
     if store:
         reporter.history = HistoryWriter(store)
         tasks.append(asyncio.create_task(reporter.keep_history()))
@@ -149,6 +153,15 @@ async def _leading(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _watch_size(endpoint: Endpoint, known: PeersResponse, lead: Lead) -> None:
+    """Tell the lead when the job is given another number of pods."""
+    while True:
+        news = await endpoint.peers(after=known.version, wait=_SIZE_POLL_SECONDS)
+        if news is not None and news.replicas != known.replicas:
+            lead.resize(news.replicas)
+        known = news or known
 
 
 async def _prepare(

@@ -20,6 +20,7 @@ from headway.agent.committer import Abandoned, Committed, Committer
 from headway.agent.config import PodConfig
 from headway.agent.memory import Copy
 from headway.agent.pipeline import Pipeline, Upload
+from headway.agent.placement import Placement
 from headway.agent.rankstates import RankStates
 from headway.agent.reporting import Reporter
 from headway.agent.sources import Source, choose
@@ -59,15 +60,14 @@ class Checkpoints:
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._policy = config.checkpoint
-        self._ranks = config.replicas * config.processes
-        self._alone = config.replicas == 1
+        self._placement = Placement(())
         self._committer = committer
         self._reporter = reporter
         self._send = send
         self._spawn = spawn
-        self._agreement = Agreement(self._ranks)
-        self._pipeline = Pipeline(frozenset(range(self._ranks)))
-        self._states = RankStates(config.processes)
+        self._agreement = Agreement(0)
+        self._pipeline = Pipeline(frozenset())
+        self._states = RankStates()
         self._generation = 0
         self._saved_at = time.monotonic()
         self._saving_step: int | None = None
@@ -94,30 +94,49 @@ class Checkpoints:
             self._in_storage = await self._committer.newest()
         return generation
 
-    def begin(self, generation: int, held: Mapping[int, Collection[Copy]]) -> Source | None:
+    def begin(
+        self, generation: int, placement: Placement, held: Mapping[int, Collection[Copy]]
+    ) -> Source | None:
         """A generation begins.
 
         Args:
             generation: Its number.
+            placement: Its ranks.
             held: What each node has in memory.
 
         Returns:
             From whose memory it starts; None for storage. Generations that started from memory
             and have not got to a single step speak against memory.
         """
-        self._agreement = Agreement(self._ranks)
+        self._place(placement)
+        self._agreement = Agreement(placement.world_size)
         self._generation = generation
         self._saving_step = self._stopping_at = None
         self._saved_at = time.monotonic()
         self._distrusted += 1
         trusted = self._distrusted <= _TRIES_FROM_MEMORY
-        source = choose(held, self._states.knows, self._in_storage) if trusted else None
+        newest = self._in_storage
+        source = choose(held, placement, self._states.knows, newest) if trusted else None
         self._fetched = bool(source and source.donors)
         return source
 
+    def in_memory(self, placement: Placement, held: Mapping[int, Collection[Copy]]) -> bool:
+        """Whether a generation of these ranks could start from memory."""
+        return choose(held, placement, self._states.knows, self._in_storage) is not None
+
+    def _place(self, placement: Placement) -> None:
+        if placement != self._placement:
+            self._placement = placement
+            self._pipeline = Pipeline(frozenset(range(placement.world_size)))
+
+    @property
+    def _alone(self) -> bool:
+        return len(self._placement.pods) == 1
+
     def began(self, source: Source | None) -> None:
         """The workers have been told to start from this source."""
-        self._upload(self._pipeline.began(source.id if source else None))
+        whole = source is not None and not source.moved
+        self._upload(self._pipeline.began(source.id if source and whole else None))
 
     def order(self, source: Source, index: int, addresses: Mapping[int, str]) -> Message:
         """What tells a node how to get at the source.
@@ -130,7 +149,9 @@ class Checkpoints:
         order: Message = {**source.id.names}
         if index in source.donors:
             order["from"] = addresses[source.donors[index]]
-            order["rank_states"] = self._states.of(source.id, index)["states"]
+        if index in source.told:
+            ranks = self._placement.ranks(index)
+            order["rank_states"] = self._states.of(source.id, ranks)["states"]
         return order
 
     def keep(self, states: Message) -> None:
@@ -233,7 +254,8 @@ class Checkpoints:
         if self._pipeline.newest == checkpoint:
             log.debug("checkpoint of step %d is in memory", checkpoint.step)
             if not self._alone:
-                self._send({"type": "keep", **self._states.of(checkpoint, 0)}, to=1)
+                own, other = self._placement.ranks(0), next(i for i in self._placement.pods if i)
+                self._send({"type": "keep", **self._states.of(checkpoint, own)}, to=other)
 
     def _on_finishing(self, step: int) -> None:
         self._upload(self._pipeline.ends_at(step))
@@ -262,7 +284,7 @@ class Checkpoints:
         Raises:
             Fenced: this group is over.
         """
-        result = await self._committer.receipt(message, self._ranks)
+        result = await self._committer.receipt(message, self._placement.world_size)
         if result is not None:
             self._saved(result)
 

@@ -4,13 +4,19 @@ Pure: events in, actions out; no clock, no I/O. The shell is `lead`.
 
 States: *gathering* (some pods are not connected, or still hold workers of an old generation),
 *running* generation g, *stopping* it (all nodes kill their workers), *ended*.
+
+An elastic group goes on with fewer pods than it should have, when those that are missing have been
+waited for; when one comes, or the number that it should have changes, the generation is drained
+(its ranks save and stop after the same step) and the next one has another size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 
+from headway.agent.placement import Placement, place
 from headway_api.contract import ExitCode
 from headway_api.failure import Decision, Failure, decide, exhausted
 from headway_api.messages import RestartReport
@@ -20,6 +26,9 @@ QUICK_SECONDS = 10.0
 """A generation that lived shorter than this without a step counts as part of a crash loop."""
 LONGEST_PAUSE = 30.0
 """Longest pause between restarts of a crash loop, in seconds."""
+WAIT_SECONDS = 10.0
+"""How long an elastic group waits for pods that are missing: a lost pod's successor takes six
+seconds where there is room for it, and a group that shrinks and grows again pays twice."""
 
 
 class State(Enum):
@@ -46,6 +55,21 @@ class StopAll:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """Have the ranks of `generation` save and stop after the same step: the size changes."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Call `Group.waited` with `number` after so many seconds."""
+
+    number: int
+    seconds: float = WAIT_SECONDS
+
+
+@dataclass(frozen=True)
 class Finish:
     """End the group: the lead's pod exits with `code`."""
 
@@ -62,7 +86,7 @@ class Leave:
     indices: frozenset[int]
 
 
-Action = Begin | StopAll | Finish | Leave
+Action = Begin | StopAll | Drain | Wait | Finish | Leave
 
 
 @dataclass
@@ -73,6 +97,8 @@ class Member:
     address: str
     busy: bool = False
     """Has workers of some generation."""
+    survivors: frozenset[int] = frozenset()
+    """Local ranks whose process waits for the next generation, with its state (Horovod)."""
 
 
 @dataclass
@@ -80,26 +106,32 @@ class Group:
     """State of the group as its lead sees it.
 
     Attributes:
-        replicas: Pods in the group.
+        replicas: Pods that the group should have.
         processes: Ranks in each pod.
         policy: Failure policy of the job.
+        smallest: Fewest pods with which it goes on; `replicas` unless it is elastic.
         counted_before: Restarts that counted before this lead's session.
         generation: The current or latest generation; 0 before the first.
         highest: The highest generation that anybody has told of; the next one is higher.
         total: Restarts in place of this session.
         counted: Those of them that count.
         last: The latest of them.
+        placement: Which ranks run where, in the current or latest generation.
+        draining: Its ranks have been asked to stop, since the size changes.
     """
 
     replicas: int
     processes: int
     policy: FailurePolicy
+    smallest: int | None = None
     counted_before: int = 0
     generation: int = 0
     total: int = 0
     counted: int = 0
     last: RestartReport | None = None
     state: State = State.GATHERING
+    placement: Placement = field(default_factory=lambda: Placement(()))
+    draining: bool = False
     members: dict[int, Member] = field(default_factory=dict)
     leaving: set[int] = field(default_factory=set)
     highest: int = 0
@@ -110,19 +142,43 @@ class Group:
     _stepped: bool = False
     _quick: int = 0
     _pending: bool = False
+    _wait: int = 0
+    _waited: bool = False
 
     def __post_init__(self) -> None:
         self.heard(self.generation)
 
     @property
     def world_size(self) -> int:
-        """Ranks in the group."""
-        return self.replicas * self.processes
+        """Ranks in the current generation."""
+        return self.placement.world_size
 
     @property
     def missing(self) -> list[int]:
-        """Indices of pods that are not connected."""
+        """Indices of pods that should be there and are not connected."""
         return [i for i in range(self.replicas) if i not in self.members]
+
+    @property
+    def absent(self) -> list[int]:
+        """Indices of pods of the current generation that are not connected."""
+        return [i for i in self.placement.pods if i not in self.members]
+
+    @property
+    def elastic(self) -> bool:
+        """Whether its size may change."""
+        return self.smallest is not None
+
+    @property
+    def _present(self) -> list[int]:
+        """Pods that could take part in a generation now."""
+        return [i for i in range(self.replicas) if i in self.members and i not in self.leaving]
+
+    @property
+    def next_placement(self) -> Placement:
+        """Which ranks would run where if a generation began now."""
+        present = self._present
+        survivors = {i: self.members[i].survivors for i in present}
+        return place(present, self.processes, survivors) if present else Placement(())
 
     # --- members ------------------------------------------------------------------------------
 
@@ -130,19 +186,36 @@ class Group:
         """A generation that there has been, whoever led it."""
         self.highest = max(self.highest, generation)
 
-    def joined(self, index: int, uid: str, address: str) -> list[Action]:
-        """A pod's agent has connected."""
-        if not 0 <= index < self.replicas or self.state is State.ENDED:
+    def joined(
+        self, index: int, uid: str, address: str, survivors: Collection[int] = ()
+    ) -> list[Action]:
+        """A pod's agent has connected.
+
+        Args:
+            index: Of the pod. In an elastic group it may come before its number is asked for.
+            uid: Of the pod.
+            address: Of the pod.
+            survivors: Local ranks whose process waits for the next generation.
+        """
+        fits = index >= 0 if self.elastic else 0 <= index < self.replicas
+        if not fits or self.state is State.ENDED:
             return []
         actions: list[Action] = []
-        if self.state is State.RUNNING:  # it came back before we noticed that it was gone
-            actions += self._stop()
+        if self.state is State.RUNNING and index in self.placement.pods:
+            actions += self._stop()  # it came back before we noticed that it was gone
         if uid in self._lost_uids:  # the same pod: no new pod that the operator would count
             self._lost_uids.discard(uid)
             self.total += 1
-        self.members[index] = Member(uid, address)
+        self.members[index] = Member(uid, address, survivors=frozenset(survivors))
         self.leaving.discard(index)
-        return actions + self._begin_if_ready()
+        return actions + self._drain_if_another_size() + self._begin_if_ready()
+
+    def resized(self, replicas: int) -> list[Action]:
+        """The group should have so many pods now."""
+        if not self.elastic or self.state is State.ENDED:
+            return []
+        self.replicas = replicas
+        return self._drain_if_another_size() + self._begin_if_ready()
 
     def lost(self, index: int) -> list[Action]:
         """A pod's agent is gone: its connection ended, or it was silent for too long."""
@@ -150,9 +223,10 @@ class Group:
         if member is None or self.state is State.ENDED:
             return []
         self.leaving.discard(index)
-        self._lost_uids.add(member.uid)
+        if index < self.replicas:
+            self._lost_uids.add(member.uid)
         if self.state is State.RUNNING:
-            return self._stop()
+            return self._stop() if index in self.placement.pods else []
         return self._stopped_if_all()
 
     def going(self, index: int) -> list[Action]:
@@ -165,25 +239,30 @@ class Group:
 
     def began(self, generation: int, now: float) -> None:
         """The shell has ordered the start of this generation."""
+        self.placement = self.next_placement
         self.generation = generation
         self.heard(generation)
         self.state, self._started_at = State.RUNNING, now
         self._stepped, self._pending = False, False
+        self.draining = self._waited = False
+        self._wait += 1
         self._done.clear()
         self._saved.clear()
-        for member in self.members.values():
-            member.busy = True
+        for index in self.placement.pods:
+            self.members[index].busy = True
 
     def stepped(self) -> None:
         """A step was finished in this generation: it is no crash loop."""
         self._stepped, self._quick = True, 0
 
-    def node_stopped(self, index: int, generation: int) -> list[Action]:
-        """A pod has no more workers of this generation."""
+    def node_stopped(
+        self, index: int, generation: int, survivors: Collection[int] = ()
+    ) -> list[Action]:
+        """A pod has no more workers of this generation, but for those that wait for the next."""
         member = self.members.get(index)
         if member is None or generation != self.generation:
             return []
-        member.busy = False
+        member.busy, member.survivors = False, frozenset(survivors)
         return self._stopped_if_all()
 
     def exited(self, failure: RestartReport, generation: int, now: float) -> list[Action]:
@@ -195,18 +274,18 @@ class Group:
             now: Time in seconds, to tell a crash loop.
         """
         rank, code = failure.rank, failure.exit_code
-        if generation != self.generation or self.state is not State.RUNNING or rank is None:
+        # Who comes to the end on the way to another size is done, and must not start again.
+        heard = self.state is State.RUNNING or (self.draining and code == ExitCode.DONE)
+        if generation != self.generation or rank is None or not heard:
             return []
         if code == ExitCode.DONE:
             self._done.add(rank)
-            if len(self._done) == self.world_size:
-                return self._finish(Finish(ExitCode.DONE, "Done", "every rank has finished"))
-            return []
-        if code == ExitCode.PREEMPTED and self.leaving:
+            all_done = len(self._done) == self.world_size
+            done = Finish(ExitCode.DONE, "Done", "every rank has finished")
+            return self._finish(done) if all_done else []
+        if code == ExitCode.PREEMPTED and (self.leaving or self.draining):
             self._saved.add(rank)
-            if len(self._saved | self._done) == self.world_size:
-                return self._stop()
-            return []
+            return self._stop() if len(self._saved | self._done) == self.world_size else []
         return self._failed(failure, now)
 
     def hung(self, generation: int, seconds: float, now: float, time: str) -> list[Action]:
@@ -217,13 +296,25 @@ class Group:
         return self._failed(RestartReport(time=time, reason="Hung", message=message), now)
 
     def abandoned(self) -> list[Action]:
-        """The generation can't begin on every node: it is nobody's failure."""
+        """The generation can't go on, or begin, on every node: it is nobody's failure."""
         return self._stop() if self.state is State.RUNNING else []
+
+    def drained(self) -> list[Action]:
+        """The ranks stop as one; who comes to the end before that is done."""
+        self.draining = True
+        return self.abandoned()
+
+    def waited(self, number: int) -> list[Action]:
+        """Pods that are missing have been waited for long enough."""
+        if number != self._wait or self.state is not State.GATHERING:
+            return []
+        self._waited = True
+        return self._begin_if_ready()
 
     # --- decisions -------------------------------------------------------------------------------
 
     def _failed(self, failure: RestartReport, now: float) -> list[Action]:
-        if self.leaving:  # a worker that fails while the group is being taken down proves nothing
+        if self.leaving or self.draining:  # a failure on the way down proves nothing
             return self._stop()
         decision = decide(self.policy, Failure(failure.reason, failure.exit_code, of_worker=True))
         failure = failure.model_copy(update={"rule": decision.rule})
@@ -262,20 +353,42 @@ class Group:
         free = frozenset(i for i in self.leaving if i in self.members and not self.members[i].busy)
         return [Leave(free)] if free else []
 
+    def _drain_if_another_size(self) -> list[Action]:
+        """Take everybody in who waits, and let those go who are not asked for any more."""
+        if self.state is not State.RUNNING or self.draining or self.leaving:
+            return []
+        if set(self._present) == set(self.placement.pods):
+            return []
+        self.draining = True
+        return [Drain(self.generation)]
+
     def _begin_if_ready(self) -> list[Action]:
-        ready = (
+        idle = (
             self.state is State.GATHERING
             and not self._pending
-            and not self.missing
-            and not self.leaving
+            and 0 in self._present  # whose agent leads
             and not any(m.busy for m in self.members.values())
         )
-        if not ready:
+        if not idle:
             return []
+        if any(i in self.members and i < self.replicas for i in self.leaving):
+            return []  # when it is gone one knows whether a successor comes
+        missing = self.replicas - len(self._present)
+        if missing and len(self._present) < (self.smallest or self.replicas):
+            return []
+        if missing and not self._waited:
+            self._wait += 1
+            return [Wait(self._wait)]
         self._pending = True
         # 0, 0, 1, 2, 4 … seconds: the first retry of a crash is free.
         pause = min(2.0 ** (self._quick - 2), LONGEST_PAUSE) if self._quick > 1 else 0.0
         return [Begin(pause)]
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether the generation that was decided on can still begin."""
+        enough = self.replicas if not self._waited else self.smallest or self.replicas
+        return 0 in self._present and len(self._present) >= enough
 
     def interrupted(self) -> list[Action]:
         """The shell could not begin after all (a member was lost in between): look again."""

@@ -37,6 +37,8 @@ class Launcher:
         self._config = config
         self._base = base_env(os.environ, config)
         self._invocation = parse(config.command)
+        own = ("horovod.torch",) if config.framework == "Horovod" else ()
+        self._preload = (*own, *config.preload)
         self._zygote: Zygote | None = None
         self._waking = asyncio.Lock()
 
@@ -52,9 +54,7 @@ class Launcher:
                 return
             await self.stop()
             try:
-                self._zygote = await Zygote.start(
-                    self._invocation, self._config.preload, self._base
-                )
+                self._zygote = await Zygote.start(self._invocation, self._preload, self._base)
             except OSError:
                 # The same command will fail again, where its failure counts.
                 self._invocation = None

@@ -18,7 +18,7 @@ from headway.agent.checkpoints import Checkpoints
 from headway.agent.committer import Committer
 from headway.agent.config import PodConfig
 from headway.agent.faults import describe, utc
-from headway.agent.group import Action, Begin, Finish, Group, Leave, State, StopAll
+from headway.agent.group import Action, Begin, Drain, Finish, Group, Leave, State, StopAll, Wait
 from headway.agent.member import SILENCE_SECONDS
 from headway.agent.memory import Copy
 from headway.agent.ports import store_port
@@ -26,7 +26,6 @@ from headway.agent.reporting import Reporter
 from headway.agent.sources import Source
 from headway.agent.wire import LINE_LIMIT, Channel, HandshakeFailed, Hello, Message, welcome
 from headway.checkpoint.errors import Fenced
-from headway.checkpoint.layout import CheckpointId
 from headway_api.contract import AGENT_PORT, ExitCode
 from headway_api.messages import Peer
 
@@ -80,6 +79,7 @@ class Lead:
         self._queue: asyncio.Queue[Callable[[], list[Action]]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._attached: set[int] = set()
+        self._resizable: set[int] = set()
         self._stop_deadline: float | None = None
         self._leave_at = 0.0
         self._progress_at = now
@@ -126,7 +126,9 @@ class Lead:
                 self._reporter.lost(index, connection.uid)
                 self._spawn(connection.channel.close())
         for index, (uid, since) in list(self._absent.items()):
-            if now - since > SILENCE_SECONDS and self.ended is None:
+            if index >= self._group.replicas:  # it is not asked for any more
+                del self._absent[index]
+            elif now - since > SILENCE_SECONDS and self.ended is None:
                 # The operator knows whether it has heard of it since.
                 self._reporter.lost(index, uid)
                 del self._absent[index]
@@ -134,6 +136,8 @@ class Lead:
             self._stop_deadline = None
             log.warning("no checkpoint before the end of the grace period; ending the workers")
             self._send({"type": "terminate"})
+        if self._group.draining and now > self._leave_at:
+            return self._group.abandoned()
         self._save_when_due(now)
         self._look_for_hang(now)
         return []
@@ -155,7 +159,7 @@ class Lead:
             await channel.close()
             return
         index = hello.index
-        copies = [_copy(each) for each in hello.copies]
+        copies = [Copy.told(each) for each in hello.copies]
         connection = _Connection(channel, hello.uid, time.monotonic(), hello.address, copies)
         self._post(lambda: self._on_joined(index, connection, hello))
         while (message := await channel.receive()) is not None:
@@ -179,7 +183,13 @@ class Lead:
         for kept in hello.kept:
             self._checkpoints.keep(kept)
         log.info("worker %d has joined from %s", index, connection.address)
-        return actions + self._group.joined(index, connection.uid, connection.address)
+        return actions + self._group.joined(
+            index, connection.uid, connection.address, hello.survivors
+        )
+
+    def resize(self, replicas: int) -> None:
+        """The group should have so many pods now."""
+        self._post(lambda: self._group.resized(replicas))
 
     def _on_lost(self, index: int, connection: _Connection) -> list[Action]:
         if self._connections.get(index) is not connection:
@@ -199,8 +209,9 @@ class Lead:
             case "exit":
                 return self._on_exit(index, message)
             case "stopped":
-                connection.copies = [_copy(each) for each in message["copies"]]
-                return self._group.node_stopped(index, int(message["generation"]))
+                connection.copies = [Copy.told(each) for each in message["copies"]]
+                survivors = message["survivors"]
+                return self._group.node_stopped(index, int(message["generation"]), survivors)
             case "unready" if message["generation"] == self._group.generation:
                 self._checkpoints.distrust_memory()
                 return self._group.abandoned()
@@ -217,8 +228,10 @@ class Lead:
             case "worker" if current:
                 self._on_worker(int(message["rank"]), message["message"])
             case "meet" if current:
-                for other in self._connections.keys() - {index}:
+                for other in set(self._group.placement.pods) - {index}:
                     self._send(message, to=other)
+            case "resizable" if current:
+                self._resizable.add(int(message["rank"]))
             case "receipt":
                 self._spawn(self._on_receipt(message))
             case "unsent" | "failed" | "waiting":
@@ -234,7 +247,7 @@ class Lead:
             log.info("rank %d has finished", message["rank"])
             if len(self._attached) < self._group.world_size:
                 self._attached.discard(int(message["rank"]))
-        else:
+        elif message["generation"] == self._group.generation:
             log.warning("%s", describe(index, message).message.splitlines()[0])
         return self._group.exited(
             describe(index, message), int(message["generation"]), time.monotonic()
@@ -244,15 +257,28 @@ class Lead:
         log.info("worker %d is being taken away", index)
         actions = self._group.going(index)
         member = self._group.members.get(index)
-        if member is not None and member.busy and self._stop_deadline is None:
-            now, grace = time.monotonic(), self._config.grace_seconds
-            self._stop_deadline = self._leave_at = now + _TIME_TO_LEAVE * grace
-            if self._all_attached:
-                self._stop_deadline = now + _TIME_TO_SAVE * grace
-                self._checkpoints.stop()
-            else:  # scripts that know nothing of Headway get the signal themselves
-                self._send({"type": "terminate"})
+        if member is not None and member.busy:
+            actions += self._stop_together()
         return actions
+
+    def _stop_together(self) -> list[Action]:
+        """Have all ranks save and stop after the same step, as far as their script can."""
+        if self._stop_deadline is not None or self._group.state is not State.RUNNING:
+            return []
+        now, grace = time.monotonic(), self._config.grace_seconds
+        self._stop_deadline = self._leave_at = now + _TIME_TO_LEAVE * grace
+        if self._all_attached:
+            self._stop_deadline = now + _TIME_TO_SAVE * grace
+            self._checkpoints.stop()
+        elif len(self._resizable) == self._group.world_size:
+            # They come to their next `state.commit()`, and wait there for their new places.
+            if not self._group.leaving:
+                self._stop_deadline = now + self._group.policy.progress_deadline_seconds
+            self._send({"type": "resize", "generation": self._group.generation})
+            return self._group.drained()
+        else:  # scripts that know nothing of Headway get the signal themselves
+            self._send({"type": "terminate"})
+        return []
 
     def _on_attached(self, rank: int, step: int) -> None:
         self._attached.add(rank)
@@ -319,11 +345,24 @@ class Lead:
             case Begin(pause):
                 self._spawn(self._begin(pause))
             case StopAll(generation):
-                self._send({"type": "stop", "generation": generation})
+                patience = self._stop_deadline and self._stop_deadline - time.monotonic()
+                self._stop_deadline = None if patience else self._stop_deadline
+                self._send({"type": "stop", "generation": generation, "patience": patience})
+            case Drain():
+                log.info("the group is to have %d workers", self._group.replicas)
+                for each in self._stop_together():
+                    await self._act(each)
+            case Wait(number, seconds):
+                log.info("waiting %g s for workers %s", seconds, self._group.missing)
+                self._spawn(self._wait(number, seconds))
             case Leave(indices):
                 self._spawn(self._let_go(indices))
             case Finish():
                 self._spawn(self._finish(action))
+
+    async def _wait(self, number: int, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._post(lambda: self._group.waited(number))
 
     async def _let_go(self, indices: Collection[int]) -> None:
         await self._send_the_rest(self._leave_at - time.monotonic())
@@ -333,7 +372,7 @@ class Lead:
         self._stop_deadline = None
 
     async def _send_the_rest(self, seconds: float) -> None:
-        if not self._group.missing:
+        if not self._group.absent:
             await self._checkpoints.send_the_rest(seconds)
 
     async def _finish(self, finish: Finish) -> None:
@@ -356,6 +395,11 @@ class Lead:
             log.info("restarting in %g s", pause)
         await asyncio.sleep(pause)
         try:
+            if self._group.next_placement != self._group.placement and not self._group.absent:
+                # Who has other ranks now may have to start from storage.
+                held = {index: c.copies for index, c in self._connections.items()}
+                if not self._checkpoints.in_memory(self._group.next_placement, held):
+                    await self._checkpoints.send_the_rest(_LAST_SECONDS)
             # Another lead has led those who hold something: is there anything newer?
             look = not self._led and any(c.copies for c in self._connections.values())
             generation = await self._checkpoints.claim(self._group.highest, look=look)
@@ -366,16 +410,20 @@ class Lead:
 
     def _start(self, generation: int) -> list[Action]:
         group = self._group
-        if group.missing or group.leaving or generation <= group.highest:
+        if not group.may_begin or generation <= group.highest:
             return group.interrupted()
+        before = group.placement
         self._attached.clear()
+        self._resizable.clear()
         self._stop_deadline, self._dumping = None, False
         self._progress_at = time.monotonic()
         self._led = True
         group.began(generation, time.monotonic())
         self._reporter.began(generation)
         held = {index: connection.copies for index, connection in self._connections.items()}
-        source = self._checkpoints.begin(generation, held)
+        source = self._checkpoints.begin(generation, group.placement, held)
+        if before.world_size not in (0, group.world_size):
+            self._resized(before.world_size)
         where = f" from {source.id} in memory" if source else ""
         log.info("generation %d starts with %d ranks%s", generation, group.world_size, where)
         start = {
@@ -384,11 +432,17 @@ class Lead:
             "world_size": group.world_size,
             "master_addr": self._config.address,
             "master_port": store_port(self._config.address, generation),
+            "ranks": group.placement.message,
         }
-        for index in self._connections:
+        for index in group.placement.pods:
             self._send({**start, "restore": self._restore_order(source, index)}, to=index)
         self._checkpoints.began(source)
         return []
+
+    def _resized(self, before: int) -> None:
+        group = self._group
+        message = f"The group goes on with {group.world_size} ranks; it had {before}."
+        self._reporter.event("Resized", message, "Normal")
 
     def _restore_order(self, source: Source | None, index: int) -> Message | None:
         addresses = {i: connection.address for i, connection in self._connections.items()}
@@ -396,12 +450,17 @@ class Lead:
 
     def _report(self) -> None:
         group = self._group
-        waiting = f"waiting for workers {group.missing}" if group.missing else ""
+        waiting = ""
+        if group.missing and group.state is State.RUNNING:
+            waiting = f"training with {len(group.placement.pods)} of {group.replicas} workers"
+        elif group.missing:
+            waiting = f"waiting for workers {group.missing}"
         self._reporter.group(group.state.value, waiting, group.total, group.counted, group.last)
 
     def _send(self, message: Message, to: int | None = None) -> None:
-        """Send to one agent, or to all; who is not connected gets nothing."""
-        for index in self._connections if to is None else self._connections.keys() & {to}:
+        """Send to one agent, or to all of the generation; who is not connected gets nothing."""
+        to_whom = set(self._group.placement.pods) if to is None else {to}
+        for index in self._connections.keys() & to_whom:
             self._connections[index].channel.send(message)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -414,10 +473,6 @@ class Lead:
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()
             self._post(lambda: _broken(error))
-
-
-def _copy(message: Message) -> Copy:
-    return Copy(CheckpointId.named_in(message), bool(message["replicated"]))
 
 
 def _broken(error: BaseException | None) -> list[Action]:

@@ -21,6 +21,8 @@ SILENCE_SECONDS = 5.0
 """A peer that says nothing for so long is lost."""
 _CONNECT_SECONDS = 3.0
 _RETRY_SECONDS = 0.2
+_PATIENCE_SECONDS = 20.0
+"""For processes that could go on in the next generation, to find that this one is over."""
 
 T = TypeVar("T")
 FindLead = Callable[[bool], Coroutine[Any, Any, str]]
@@ -74,11 +76,12 @@ class Member:
             address = await unless(self._going, self._find_lead(self._silent))
             self._silent = False
             code = None if address is None else await self._session(address)
-            # Whatever ended the session, nothing of this pod may train without a lead.
-            await self.node.stop()
             if code is not None:
                 return code
+            # Whatever ended the session, nothing of this pod may train without a lead.
+            await self.node.stop(_PATIENCE_SECONDS)
             if self._going.is_set():
+                await self.node.stop()
                 return ExitCode.PREEMPTED
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -126,7 +129,13 @@ class Member:
     def _hello(self) -> Hello:
         here, node = self._config, self.node
         return Hello(
-            here.index, here.pod_uid, node.generation, here.address, node.copies(), node.kept
+            here.index,
+            here.pod_uid,
+            node.generation,
+            here.address,
+            node.copies(),
+            node.kept,
+            node.survivors,
         )
 
     async def _beat(self, channel: Channel) -> None:
@@ -154,9 +163,11 @@ class Member:
             case "start":
                 self._spawn(self.node.start(order))
             case "stop":
-                self._spawn(self._stop(int(order["generation"])))
+                self._spawn(self._stop(order))
             case "meet":
                 self.node.meet(order)
+            case "resize":
+                self._spawn(self.node.resize())
             case "keep":
                 self.node.keep(order)
             case "stacks":
@@ -168,10 +179,10 @@ class Member:
             case "tell":
                 self.node.tell(order["message"], order.get("rank"))
 
-    async def _stop(self, generation: int) -> None:
-        await self.node.stop()
-        copies = self.node.copies()
-        self._say({"type": "stopped", "generation": generation, "copies": copies})
+    async def _stop(self, order: Message) -> None:
+        await self.node.stop(order["patience"] or _PATIENCE_SECONDS)
+        said = {"copies": self.node.copies(), "survivors": self.node.survivors}
+        self._say({"type": "stopped", "generation": order["generation"], **said})
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def run() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from headway.checkpoint.layout import CheckpointId
 from headway.checkpoint.slot import HEADER, Contents, Slot
@@ -28,10 +28,27 @@ class Copy:
     Attributes:
         id: Which one.
         replicated: Whether every byte of the state is here, so that another pod can have it.
+        ranks: Whose states are here, by local rank.
+        world_size: Of the group that made it.
     """
 
     id: CheckpointId
     replicated: bool
+    ranks: tuple[int, ...] = ()
+    world_size: int = 0
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """As part of a message."""
+        told = {"replicated": self.replicated, "ranks": self.ranks, "world_size": self.world_size}
+        return {**self.id.names, **told}
+
+    @classmethod
+    def told(cls, message: Mapping[str, Any]) -> Self:
+        """What `message` made."""
+        ranks = tuple(int(rank) for rank in message["ranks"])
+        replicated, world_size = bool(message["replicated"]), int(message["world_size"])
+        return cls(CheckpointId.named_in(message), replicated, ranks, world_size)
 
 
 class Memory:
@@ -92,9 +109,9 @@ class Memory:
     def copies(self) -> list[Copy]:
         """What is whole here, newest first."""
         sealed = [[c for slot in slots if (c := slot.read()) is not None] for slots in self._slots]
-        common = set.intersection(*({c.id for c in each} for each in sealed))
-        first = {c.id: c for c in sealed[0]}
-        return [Copy(each, first[each].layout.replicated) for each in sorted(common, reverse=True)]
+        found = [{c.id: c for c in each} for each in sealed]
+        common = set.intersection(*(set(each) for each in found))
+        return [_copy([each[one] for each in found]) for one in sorted(common, reverse=True)]
 
     def offer(self, checkpoint: CheckpointId) -> dict[str, Any]:
         """What a worker is told to restore from; empty if it is not here."""
@@ -113,6 +130,12 @@ class Memory:
             if contents is not None and contents.id == checkpoint:
                 return number
         return None
+
+
+def _copy(contents: Sequence[Contents]) -> Copy:
+    first = contents[0]
+    ranks = tuple(int(each.state["rank"]) for each in contents)
+    return Copy(first.id, first.layout.replicated, ranks, first.layout.world_size)
 
 
 def _check_room(more: int, wanted: int) -> None:

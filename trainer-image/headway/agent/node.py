@@ -15,6 +15,7 @@ from headway.agent.config import PodConfig
 from headway.agent.horovod.meeting import Meeting
 from headway.agent.launcher import Launcher
 from headway.agent.memory import Memory, NoRoomError
+from headway.agent.placement import Placement
 from headway.agent.uploads import Uploads
 from headway.agent.wire import Hello, Message
 from headway.agent.worker_link import WorkerLink
@@ -32,12 +33,13 @@ Say = Callable[[Message], None]
 
 def rank_env(config: PodConfig, start: Message, local_rank: int, socket: Path) -> dict[str, str]:
     """What is special about one worker process's environment: torch's variables and ours."""
+    placement = Placement.told(start["ranks"])
     return {
-        "RANK": str(config.index * config.processes + local_rank),
-        "WORLD_SIZE": str(start["world_size"]),
+        "RANK": str(placement.rank(config.index, local_rank)),
+        "WORLD_SIZE": str(placement.world_size),
         "LOCAL_RANK": str(local_rank),
         "LOCAL_WORLD_SIZE": str(config.processes),
-        "GROUP_RANK": str(config.index),
+        "GROUP_RANK": str(placement.pods.index(config.index)),
         "MASTER_ADDR": str(start["master_addr"]),
         "MASTER_PORT": str(start["master_port"]),
         contract.ENV_GENERATION: str(start["generation"]),
@@ -53,7 +55,8 @@ class Node:
         self._key = key
         self._say = say
         self._workers: list[Worker] = []
-        self._watchers: set[asyncio.Task[None]] = set()
+        self._watched: dict[Worker, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._link: WorkerLink | None = None
         self._ooms = oom.kills()
         self._starting: asyncio.Task[None] | None = None
@@ -62,6 +65,7 @@ class Node:
         self._restore: Message = {}
         self._fetching: list[Message] | None = None
         self._uploads = Uploads(self._uploaded)
+        self._placement = Placement(())
         self._meeting = Meeting(config, say) if config.framework == "Horovod" else None
         self.launcher = Launcher(config)
         self.memory = Memory(config.processes)
@@ -73,7 +77,7 @@ class Node:
         """Start what takes seconds to be there, before it is needed."""
         if self._config.storage_uri:
             self._uploads.start()
-            if self._config.replicas > 1:
+            if self._config.endpoint:  # with an operator there are, or may be, other pods
                 await self._server.open()
         await self.launcher.warm_up()
 
@@ -88,7 +92,7 @@ class Node:
         generation = int(order["generation"])
         if generation <= self.generation:
             return
-        await self.stop()
+        await self.stop(0.0)
         self.generation = generation
         self._starting = asyncio.create_task(self._start(generation, order))
         await asyncio.wait({self._starting})
@@ -97,13 +101,15 @@ class Node:
 
     async def _start(self, generation: int, order: Message) -> None:
         self._restore = dict(order.get("restore") or {})
+        self._placement = Placement.told(order["ranks"])
         self._link = WorkerLink(self._config.scratch, generation, self._relay)
         await self._link.open()
         if not await self._have_checkpoint(generation):
             return
+        going_on = set(self.survivors)
         if self._meeting is not None:
-            await self._meeting.open(generation)
-        for local_rank in range(self._config.processes):
+            await self._meeting.open(generation, self._placement, going_on)
+        for local_rank in sorted(set(range(self._config.processes)) - going_on):
             env = rank_env(self._config, order, local_rank, self._link.path)
             if self._meeting is not None:
                 env |= self._meeting.environment(local_rank)
@@ -113,20 +119,19 @@ class Node:
             except OSError as error:
                 message = f"{self._config.command[0]}: {error.strerror}"
                 # No restart makes a command appear: this exit code ends the job.
-                self._report(generation, Exit(local_rank, ExitCode.CONFIG, "", message))
+                self._report(Exit(local_rank, ExitCode.CONFIG, "", message))
                 return
             self._workers.append(worker)
-            self._spawn(self._watch(generation, worker))
+            self._watched[worker] = asyncio.create_task(self._watch(worker))
 
     async def _have_checkpoint(self, generation: int) -> bool:
         """Get the checkpoint of this generation from another pod, if we must."""
         order = self._restore
         if "from" not in order:
             return True
-        first = self._config.index * self._config.processes
         states = {
-            local: (first + local, order["rank_states"][str(first + local)])
-            for local in range(self._config.processes)
+            local: (rank, order["rank_states"].get(str(rank)))
+            for local, rank in enumerate(self._ranks)
         }
         wanted = CheckpointId.named_in(order).names
         hello = Hello(self._config.index, self._config.pod_uid, self.generation)
@@ -143,27 +148,76 @@ class Node:
             self.upload(each)
         return True
 
-    async def stop(self) -> None:
-        """Kill the workers and what they have started, and wait until they are gone."""
-        async with self._stopping:
-            await self._stop()
+    @property
+    def _ranks(self) -> list[int]:
+        """Global ranks of this pod's workers, by local rank."""
+        return self._placement.ranks(self._config.index)
 
-    async def _stop(self) -> None:
+    @property
+    def survivors(self) -> list[int]:
+        """Local ranks whose process is to go on in the next generation, with its state."""
+        waiting = self._meeting.waiting if self._meeting is not None else set()
+        return sorted(waiting & {worker.local_rank for worker in self._workers})
+
+    async def stop(self, patience: float | None = None) -> None:
+        """Kill the workers and what they have started, and wait until they are gone.
+
+        Args:
+            patience: Spare those that wait for the next generation, or come to that point within
+                so many seconds; None: nobody.
+        """
+        async with self._stopping:
+            await self._stop(patience)
+
+    async def _stop(self, patience: float | None) -> None:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait({self._starting})
             self._starting = None
+        spared = await self._spare(patience) if patience is not None else []
         for worker in self._workers:
-            worker.signal(signal.SIGKILL)
-        if self._watchers:
-            await asyncio.wait(set(self._watchers))
-        await asyncio.to_thread(orphans.kill, self.launcher.pids | self._uploads.pids)
-        self._workers.clear()
+            if worker not in spared:
+                worker.signal(signal.SIGKILL)
+        ending = [task for worker, task in self._watched.items() if worker not in spared]
+        if tasks := {*ending, *self._tasks}:
+            await asyncio.wait(tasks)
+        self._watched = {worker: self._watched[worker] for worker in spared}
+        pids = self.launcher.pids | self._uploads.pids
+        await asyncio.to_thread(orphans.kill, pids, {worker.pid for worker in spared})
         if self._link is not None:
             await self._link.close()
             self._link = None
-        if self._meeting is not None:
+        if self._meeting is not None and not spared:
             self._meeting.close()
+
+    async def _spare(self, patience: float) -> list[Worker]:
+        """The workers that go on in the next generation."""
+        if self._meeting is None:
+            return []
+        attached = self._link.ranks if self._link is not None else set()
+        able = {
+            worker.local_rank: worker
+            for worker in self._workers
+            # What uses `headway.init()` starts anew, from the newest checkpoint in memory.
+            if worker.local_rank in self._meeting.resizable
+            and self._ranks[worker.local_rank] not in attached
+        }
+        rest = [worker for worker in self._workers if worker not in able.values()]
+        for worker in rest:
+            worker.signal(signal.SIGKILL)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while (left := deadline - loop.time()) > 0:
+            alive = {worker.local_rank for worker in self._workers}
+            if able.keys() & alive <= self._meeting.waiting:
+                break
+            await self._meeting.news(left)
+        return [able[local] for local in self.survivors if local in able]
+
+    async def resize(self) -> None:
+        """Tell Horovod's elastic scripts that the group is to have another size."""
+        if self._meeting is not None:
+            await self._meeting.notify()
 
     def meet(self, message: Message) -> None:
         """A rank of another pod has told where it is (Horovod)."""
@@ -180,17 +234,21 @@ class Node:
         if self._link is not None:
             self._link.send(message, rank)
 
-    async def _watch(self, generation: int, worker: Worker) -> None:
-        self._report(generation, await worker.wait())
+    async def _watch(self, worker: Worker) -> None:
+        ended = await worker.wait()
+        self._workers.remove(worker)
+        if self._meeting is not None:
+            self._meeting.ended(worker.local_rank)
+        self._report(ended)
 
-    def _report(self, generation: int, ended: Exit) -> None:
+    def _report(self, ended: Exit) -> None:
         killed_for_memory = oom.kills() > self._ooms
         self._ooms = oom.kills()
         self._say(
             {
                 "type": "exit",
-                "generation": generation,
-                "rank": self._config.index * self._config.processes + ended.local_rank,
+                "generation": self.generation,
+                "rank": self._ranks[ended.local_rank],
                 "code": ended.code,
                 "signal": ended.signal,
                 "oom": killed_for_memory and ended.signal == "SIGKILL",
@@ -207,13 +265,13 @@ class Node:
             case "slots":
                 self._spawn(self._give_slots(rank, message))
             case "restore":
-                self.tell({"type": "answer", "ask": message["ask"], **self._offer()}, rank)
+                self.tell({"type": "answer", "ask": message["ask"], **self._offer(rank)}, rank)
             case _:
                 said = {"generation": self.generation, "rank": rank, "message": message}
                 self._say({"type": "worker", **said})
 
     async def _give_slots(self, rank: int, message: Message) -> None:
-        local_rank = rank % self._config.processes
+        local_rank = self._placement.local_rank(rank)
         answer: Message = {"type": "answer", "ask": message["ask"]}
         try:
             nbytes = int(message["nbytes"])
@@ -223,22 +281,25 @@ class Node:
         self.tell(answer, rank)
         self.tell({"type": "held", "slot": self._held.get(rank)}, rank)
 
-    def _offer(self) -> Message:
+    def _offer(self, rank: int) -> Message:
         """What a worker restores from: this pod's memory, or nothing (then storage)."""
-        return self.memory.offer(CheckpointId.named_in(self._restore)) if self._restore else {}
+        if not self._restore:
+            return {}
+        told = self._restore.get("rank_states")
+        own = {} if told is None else {"rank_state": told.get(str(rank))}
+        return {**self.memory.offer(CheckpointId.named_in(self._restore)), **own}
 
     def copies(self) -> list[Message]:
         """The checkpoints that this pod's memory holds, for the lead."""
-        return [{**copy.id.names, "replicated": copy.replicated} for copy in self.memory.copies()]
+        return [copy.message for copy in self.memory.copies()]
 
     def show_stacks(self) -> None:
         """Let the workers write what each of their threads is doing to the log."""
         if self._link is None:
             return
-        first = self._config.index * self._config.processes
         for worker in self._workers:
             # Others would be killed by the signal.
-            if first + worker.local_rank in self._link.ranks:
+            if self._ranks[worker.local_rank] in self._link.ranks:
                 worker.ask_for_stacks()
 
     def keep(self, message: Message) -> None:
@@ -258,7 +319,7 @@ class Node:
             return
         parts = []
         for local_rank, number in enumerate(slots):
-            rank = self._config.index * self._config.processes + local_rank
+            rank = self._ranks[local_rank]
             self._held[rank] = number
             self.tell({"type": "held", "slot": number}, rank)
             parts.append({"rank": rank, "slot": self.memory.paths(local_rank)[number]})
@@ -277,5 +338,5 @@ class Node:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

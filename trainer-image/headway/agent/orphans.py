@@ -43,16 +43,18 @@ async def reaped() -> AsyncIterator[None]:
         task.cancel()
 
 
-def kill(spare: Collection[int] = ()) -> None:
+def kill(spare: Collection[int] = (), families: Collection[int] = ()) -> None:
     """Kill every descendant: what workers have left behind would hold ports, memory and GPUs.
 
     Args:
         spare: Processes of our own that go on; their children do not.
+        families: Processes that go on with all that they have started.
     """
     # A process that is being killed may just have started another: look until none is left.
     for _ in range(_ROUNDS if sys.platform == "linux" else 0):
         parents = _parents()
-        doomed = _descendants(os.getpid(), parents) - set(spare)
+        kept = {pid for root in families for pid in (root, *_descendants(root, parents))}
+        doomed = _descendants(os.getpid(), parents) - set(spare) - kept
         if not doomed:
             return
         for pid in doomed:

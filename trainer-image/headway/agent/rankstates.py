@@ -6,6 +6,7 @@ lead with every checkpoint, and the lead gives those of its own pod to worker 1.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from headway.agent.wire import Message
@@ -16,14 +17,9 @@ _KEPT = 3
 
 
 class RankStates:
-    """The states of all ranks at the latest checkpoints.
+    """The states of all ranks at the latest checkpoints."""
 
-    Args:
-        processes: Ranks of each pod.
-    """
-
-    def __init__(self, processes: int) -> None:
-        self._processes = processes
+    def __init__(self) -> None:
         self._states: dict[CheckpointId, dict[int, Any]] = {}
 
     def add(self, checkpoint: CheckpointId, rank: int, state: Any) -> None:
@@ -38,13 +34,12 @@ class RankStates:
         for rank, state in message["states"].items():
             self.add(checkpoint, int(rank), state)
 
-    def of(self, checkpoint: CheckpointId, index: int) -> Message:
-        """The states of a pod's ranks, as a message."""
-        first, known = index * self._processes, self._states.get(checkpoint, {})
-        ranks = range(first, first + self._processes)
+    def of(self, checkpoint: CheckpointId, ranks: Collection[int]) -> Message:
+        """The states of these ranks, as a message."""
+        known = self._states.get(checkpoint, {})
         states = {str(rank): known[rank] for rank in ranks if rank in known}
         return {**checkpoint.names, "states": states}
 
-    def knows(self, checkpoint: CheckpointId, index: int) -> bool:
-        """Whether all ranks of a pod have a state here."""
-        return len(self.of(checkpoint, index)["states"]) == self._processes
+    def knows(self, checkpoint: CheckpointId, ranks: Collection[int]) -> bool:
+        """Whether all of these ranks have a state here."""
+        return len(self.of(checkpoint, ranks)["states"]) == len(ranks)

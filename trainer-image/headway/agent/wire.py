@@ -78,6 +78,7 @@ class Hello:
         address: At which other pods reach it.
         copies: The checkpoints that its memory holds (see `node`).
         kept: Rank states that it keeps for the lead's own pod (see `rankstates`).
+        survivors: Local ranks whose process waits for the next generation (see `node`).
     """
 
     index: int
@@ -86,6 +87,7 @@ class Hello:
     address: str = ""
     copies: list[Message] = field(default_factory=list)
     kept: list[Message] = field(default_factory=list)
+    survivors: list[int] = field(default_factory=list)
 
 
 async def greet(channel: Channel, key: bytes, hello: Hello) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from headway.convert import unsupported
 from headway.convert.fields import Fields
 from headway.convert.job import Job
 from headway.convert.options import Launch, whole
@@ -30,7 +29,6 @@ def put_elastic(where: str, fewest: int | None, most: int | None, pods: int, job
         job.say(where, "the group has one size")
         return
     job.put("workers.elastic", {"minReplicas": low, "maxReplicas": high})
-    unsupported.ask(where, "workers.elastic", job)
 
 
 def put_nodes(where: str, launch: Launch, pods: int, job: Job) -> None:

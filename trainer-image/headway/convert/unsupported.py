@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headway.convert.job import Job
 
-FIELDS = ("workers.elastic", "scheduling.queueName")
+FIELDS = ("scheduling.queueName",)
 """tests/unit/convert holds this to what the operator refuses."""
 
 

@@ -23,7 +23,7 @@ def read(answer: Mapping[str, Any], local_rank: int, wants: Wants) -> Found:
 
     Args:
         answer: Of the agent: `generation` and `step` of the checkpoint, and `slots` with the path
-            of each local rank's slot.
+            of each local rank's slot; `rank_state` if it is not the slot's.
         local_rank: This rank.
         wants: What it wants of the tensors.
 
@@ -42,7 +42,7 @@ def read(answer: Mapping[str, Any], local_rank: int, wants: Wants) -> Found:
     return Found(
         id=checkpoint,
         objects=held[0].state["objects"],
-        rank_state=held[local_rank].state["rank_state"],
+        rank_state=answer.get("rank_state", held[local_rank].state["rank_state"]),
         tensors=_tensors(held, wants),
         borrowed=True,
         source="memory",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from headway.agent.placement import Placement
+
 LOOPBACK = "127.0.0.1"
 _INTERFACES = ("HOROVOD_GLOO_IFACE", "NCCL_SOCKET_IFNAME")
 
@@ -32,17 +34,17 @@ class Slot:
     cross_size: int
 
     @classmethod
-    def of(cls, position: int, pods: int, local_rank: int, processes: int) -> Slot:
-        """The place of a rank in a group of pods with as many ranks each.
+    def of(cls, placement: Placement, index: int, local_rank: int) -> Slot:
+        """The place of a process.
 
         Args:
-            position: Of the pod in the group, from 0.
-            pods: Of the group.
-            local_rank: Of the rank in its pod.
-            processes: Ranks of each pod.
+            placement: Of the generation.
+            index: Of its pod.
+            local_rank: Of the process in its pod.
         """
-        rank, size = position * processes + local_rank, pods * processes
-        return cls(rank, size, local_rank, processes, position, pods)
+        pods, in_pod = placement.pods, len(placement.ranks(index))
+        rank, size = placement.rank(index, local_rank), placement.world_size
+        return cls(rank, size, local_rank, in_pod, pods.index(index), len(pods))
 
     @property
     def answer(self) -> str:
@@ -83,6 +85,8 @@ def environment(
         "HOROVOD_LOCAL_SIZE": str(slot.local_size),
         "HOROVOD_CROSS_RANK": str(slot.cross_rank),
         "HOROVOD_CROSS_SIZE": str(slot.cross_size),
+        # Without effect on scripts that do not use `hvd.elastic.run`.
+        "HOROVOD_ELASTIC": "1",
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": LOOPBACK,
