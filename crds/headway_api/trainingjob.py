@@ -21,6 +21,7 @@ from headway_api.base import (
     Text,
     Timestamp,
 )
+from headway_api.horovod import Horovod
 from headway_api.pod import LocalObjectReference, PodOptions, Resources
 
 Framework = Literal["PyTorch", "Horovod"]
@@ -253,6 +254,9 @@ class RuntimeSpec(ApiModel):
     """How the group gets its nodes."""
     network: Network | None = None
     """Networking of the group."""
+    horovod: Horovod | None = None
+    """Settings of Horovod, for `framework: Horovod`. What is unset is Horovod's own default;
+    variables of `pod.env` go before them."""
 
 
 class TrainingJobSpec(RuntimeSpec):
@@ -303,6 +307,19 @@ class TrainingJobSpec(RuntimeSpec):
         Rule(
             "has(self.runtimeRef) || !has(self.model) || has(self.storage)",
             "model needs storage.uri: a version is made from a checkpoint",
+            ".storage.uri",
+        ),
+        Rule(
+            "!has(self.horovod) || self.framework == 'Horovod'",
+            "horovod is for framework: Horovod: set that, or remove horovod",
+            ".horovod",
+        ),
+        Rule(
+            "has(self.runtimeRef) || has(self.storage) || !has(self.horovod)"
+            " || !((has(self.horovod.timeline) && self.horovod.timeline.enabled)"
+            " || (has(self.horovod.autotune) && self.horovod.autotune.enabled"
+            " && self.horovod.autotune.log))",
+            "horovod.timeline and horovod.autotune.log need storage.uri: where are they kept?",
             ".storage.uri",
         ),
         Rule(

@@ -261,6 +261,39 @@ WRONG = [
         "spec.storage.uri: Invalid value: model needs storage.uri",
     ),
     Wrong(
+        "horovod-for-pytorch",
+        {"horovod": {"timeoutSeconds": 60}},
+        "spec.horovod: Invalid value: horovod is for framework: Horovod: set that, or remove",
+    ),
+    Wrong(
+        "timeline-without-storage",
+        {"framework": "Horovod", "horovod": {"timeline": {}}},
+        "spec.storage.uri: Invalid value: horovod.timeline and horovod.autotune.log need storage",
+    ),
+    Wrong(
+        "tuning-log-without-storage",
+        {"framework": "Horovod", "horovod": {"autotune": {"log": True}}},
+        "spec.storage.uri: Invalid value: horovod.timeline and horovod.autotune.log need storage",
+    ),
+    Wrong(
+        "abort-before-horovods-own-warning",
+        {"framework": "Horovod", "horovod": {"stallCheck": {"abortAfterSeconds": 59}}},
+        "spec.horovod.stallCheck.abortAfterSeconds: Invalid value: abortAfterSeconds must not be",
+    ),
+    Wrong(
+        "abort-before-warning",
+        {
+            "framework": "Horovod",
+            "horovod": {"stallCheck": {"warnAfterSeconds": 90, "abortAfterSeconds": 60}},
+        },
+        "spec.horovod.stallCheck.abortAfterSeconds: Invalid value: abortAfterSeconds must not be",
+    ),
+    Wrong(
+        "cycle-time-with-a-unit",
+        {"framework": "Horovod", "horovod": {"fusion": {"cycleTimeMilliseconds": "5ms"}}},
+        body("horovod.fusion.cycleTimeMilliseconds", '"5ms"', "match '^[0-9]{1,7}"),
+    ),
+    Wrong(
         "elastic-min-above-max",
         {"workers": {"replicas": 3, "elastic": {"minReplicas": 5, "maxReplicas": 2}}},
         "spec.workers.elastic.minReplicas: Invalid value: "
@@ -419,6 +452,13 @@ FULL: Object = {
     "scheduling": {"queueName": "q", "priorityClassName": "high", "startTimeoutSeconds": 600},
     "model": {"name": "digits", "from": "Best"},
     "network": {"service": True},
+    "horovod": {
+        "stallCheck": {"warnAfterSeconds": 30, "abortAfterSeconds": 30},
+        "fusion": {"thresholdBytes": 0, "cycleTimeMilliseconds": "3.5"},
+        "autotune": {"warmupSamples": 0, "stepsPerSample": 5, "maxSamples": 9, "log": True},
+        "timeline": {"markCycles": True},
+        "timeoutSeconds": 60,
+    },
     "activeDeadlineSeconds": 3600,
     "ttlSecondsAfterFinished": 0,
     "managedBy": "headway.dev/operator",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from headway_api import contract
+from headway_api import contract, horovod
 from headway_api.trainingjob import Storage, TrainingJobSpec
 from headway_operator.settings import Settings
 from headway_operator.trainingjob.stuck import Stuck
@@ -60,6 +60,7 @@ def shared_environment(
         values[contract.ENV_PRELOAD] = ",".join(spec.preload)
     if spec.checkpoint is not None:
         values[contract.ENV_CHECKPOINT] = json.dumps(spec.checkpoint.wire(), sort_keys=True)
+    values |= _horovod(spec)
     own: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     own += [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
@@ -102,6 +103,17 @@ def _users(spec: TrainingJobSpec) -> list[dict[str, Any]]:
                 "Headway's own: choose another, or use parameters.",
             )
     return [variable.wire() for variable in variables]
+
+
+def _horovod(spec: TrainingJobSpec) -> dict[str, str]:
+    if spec.horovod is None or spec.framework != "Horovod":
+        return {}
+    users = {variable.name for variable in (spec.pod.env if spec.pod else None) or ()}
+    files = ",".join(spec.horovod.kept)
+    values = horovod.variables(spec.horovod) | (
+        {contract.ENV_HOROVOD_FILES: files} if files else {}
+    )
+    return {name: value for name, value in values.items() if name not in users}
 
 
 def _storage(job: Job, storage: Storage | None) -> dict[str, str]:

@@ -19,6 +19,7 @@ _WHOLE = (
     "failure_policy",
     "scheduling",
     "network",
+    "horovod",
 )
 """Fields that a job sets or leaves: half a storage is no storage."""
 
@@ -63,6 +64,12 @@ def merged(spec: TrainingJobSpec, runtime: TrainingRuntimeSpec | None) -> Traini
         )
     if spec.storage is None and (spec.checkpoint is not None or spec.model is not None):
         raise Stuck("StorageMissing", "Checkpoints and models need storage.uri: set it.")
+    files = spec.horovod.kept if spec.horovod and spec.framework == "Horovod" else ()
+    if spec.storage is None and files:
+        raise Stuck(
+            "StorageMissing",
+            "horovod.timeline and horovod.autotune.log need storage.uri: set it.",
+        )
     return spec
 
 

@@ -28,7 +28,7 @@ ANNOTATION_CA = f"{contract.GROUP}/endpoint-ca"
 """The endpoint's authority once more, as only an annotation becomes a file without a ConfigMap."""
 _NODE_GONE_SECONDS = 30
 _POD_FIELDS = ("framework", "image", "command", "parameters", "workers", "gpu", "pod")
-_MORE_POD_FIELDS = ("preload", "storage", "checkpoint", "scheduling", "network")
+_MORE_POD_FIELDS = ("preload", "storage", "checkpoint", "scheduling", "network", "horovod")
 _POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,

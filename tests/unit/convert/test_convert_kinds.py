@@ -1,12 +1,16 @@
 """What becomes of the fields of each kind."""
 
+import shlex
 from typing import Any
 
 import pytest
+import yaml
 from converting import WORKER, checks, mpijob, one, pytorchjob, spec_of, template, told, trainjob
 
 from headway.convert.unsupported import FIELDS
+from headway_api.kinds import TRAINING_JOB
 from headway_api.trainingjob import TrainingJobSpec
+from headway_api.validation import admit
 from headway_operator.trainingjob.stuck import Stuck
 from headway_operator.trainingjob.supported import check_supported
 
@@ -98,6 +102,64 @@ def test_horovodrun_passed_all_variables_on() -> None:
     launcher = manifest["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]
     launcher["containers"][0]["env"] = [{"name": "C", "value": "3"}]
     assert env(one(manifest)) == {"C": "3"}
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "left"),
+    [
+        ("--fusion-threshold-mb 32 --cycle-time-ms 3.5",
+         {"fusion": {"thresholdBytes": 33554432, "cycleTimeMilliseconds": "3.5"}}, {}),
+        ("--cycle-time-ms 5", {"fusion": {"cycleTimeMilliseconds": 5}}, {}),
+        ("--stall-check-warning-time-seconds 9 --stall-check-shutdown-time-seconds 30",
+         {"stallCheck": {"warnAfterSeconds": 9, "abortAfterSeconds": 30}}, {}),
+        ("--stall-check-shutdown-time-seconds 30", {},
+         {"HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "30"}),
+        ("--no-stall-check", {"stallCheck": {"enabled": False}}, {}),
+        ("--autotune --autotune-warmup-samples 1 --autotune-bayes-opt-max-samples 8",
+         {"autotune": {"enabled": True, "warmupSamples": 1, "maxSamples": 8}}, {}),
+        ("--autotune --autotune-steps-per-sample 4",
+         {"autotune": {"enabled": True, "stepsPerSample": 4}}, {}),
+        ("--autotune --autotune-gaussian-process-noise 0.5", {"autotune": {"enabled": True}},
+         {"HOROVOD_AUTOTUNE_GAUSSIAN_PROCESS_NOISE": "0.5"}),
+        ("--gloo-timeout-seconds 90", {"timeoutSeconds": 90}, {}),
+        ("--mpi-args='-x HOROVOD_FUSION_THRESHOLD=7 -x A=1'", {"fusion": {"thresholdBytes": 7}},
+         {"A": "1"}),
+        ("--gloo-timeout-seconds 0", {}, {"HOROVOD_GLOO_TIMEOUT_SECONDS": "0"}),
+    ],
+)  # fmt: skip
+def test_what_the_spec_has_fields_for_is_no_variable(
+    options: str, settings: dict[str, Any], left: dict[str, str]
+) -> None:
+    document = one(mpijob(["horovodrun", "-np", "2", *shlex.split(options), "python", "t.py"]))
+    spec = spec_of(document)
+    assert spec.get("horovod", {}) == settings
+    assert {each["name"]: each["value"] for each in spec.get("pod", {}).get("env", [])} == left
+    assert not checks(document)
+    admit(TRAINING_JOB, yaml.safe_load(document.text))
+
+
+def test_horovods_variables_become_fields_wherever_they_stand() -> None:
+    source = {"configMapKeyRef": {"name": "a", "key": "b"}}
+    given = [
+        {"name": "HOROVOD_CYCLE_TIME", "value": "2"},
+        {"name": "HOROVOD_FUSION_THRESHOLD", "valueFrom": source},
+        {"name": "HOROVOD_AUTOTUNE_WARMUP_SAMPLES", "value": "2"},
+    ]
+    worker = template(env=given)
+    command = ["mpirun", "-x", "HOROVOD_GLOO_TIMEOUT_SECONDS=60", "python", "horovod_train.py"]
+    spec = spec_of(one(mpijob(command, worker)))
+    assert spec["horovod"] == {"fusion": {"cycleTimeMilliseconds": 2}, "timeoutSeconds": 60}
+    # What only the cluster knows stays, and what belongs to a switch does not switch it on.
+    left = [each["name"] for each in spec["pod"]["env"]]
+    assert left == ["HOROVOD_FUSION_THRESHOLD", "HOROVOD_AUTOTUNE_WARMUP_SAMPLES"]
+
+
+def test_a_timeline_stays_where_it_was_and_storage_is_offered() -> None:
+    options = ["--timeline-filename", "/tmp/t.json", "--timeline-mark-cycles"]
+    document = one(mpijob(["horovodrun", "-np", "2", *options, "python", "t.py"]))
+    wanted = {"HOROVOD_TIMELINE": "/tmp/t.json", "HOROVOD_TIMELINE_MARK_CYCLES": "1"}
+    assert env(document) == wanted
+    assert "horovod.timeline keeps one in storage instead" in checks(document)
 
 
 @pytest.mark.parametrize(

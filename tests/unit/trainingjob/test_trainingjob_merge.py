@@ -40,6 +40,12 @@ def over(base: dict[str, Any], **job: Any) -> TrainingJobSpec:
             {"pools": ["b"]},
             {"pools": ["b"], "perWorker": 1},
         ),
+        (
+            "horovod",
+            {"timeoutSeconds": 60, "autotune": {}},
+            {"timeoutSeconds": 90},
+            {"timeoutSeconds": 90},
+        ),
         ("parameters", {"lr": "1", "a": "1"}, {"lr": "2"}, {"lr": "2", "a": "1"}),
         (
             "pod",
@@ -84,6 +90,8 @@ def test_resources_come_from_the_runtime_where_the_job_has_none() -> None:
         ({"image": "i"}, {"command": None, "runtimeRef": {"name": "r"}}, "CommandMissing"),
         ({"checkpoint": {"everySteps": 5}}, {}, "StorageMissing"),
         ({}, {"model": {"name": "m"}, "runtimeRef": {"name": "r"}}, "StorageMissing"),
+        ({"horovod": {"timeline": {}}}, {"framework": "Horovod"}, "StorageMissing"),
+        ({"horovod": {"autotune": {"log": True}}}, {"framework": "Horovod"}, "StorageMissing"),
     ],
 )
 def test_what_makes_no_job_says_what_to_change(

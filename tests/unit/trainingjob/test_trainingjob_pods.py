@@ -109,6 +109,55 @@ def test_users_variables_come_last_so_that_they_can_refer_to_ours() -> None:
     assert names[-1] == "A"
 
 
+def test_horovods_settings_are_variables_and_the_users_own_go_before_them() -> None:
+    settings = {
+        "stallCheck": {"enabled": False, "warnAfterSeconds": 5, "abortAfterSeconds": 9},
+        "fusion": {"thresholdBytes": 0, "cycleTimeMilliseconds": "3.5"},
+        "autotune": {"warmupSamples": 1, "stepsPerSample": 2, "maxSamples": 3, "log": True},
+        "timeline": {"markCycles": True},
+        "timeoutSeconds": 60,
+    }
+    own = {"env": [{"name": "HOROVOD_CYCLE_TIME", "value": "2"}]}
+    made = a_made_pod(framework="Horovod", horovod=settings, pod=own, storage=STORAGE)
+    names = [each["name"] for each in container(made)["env"]]
+    assert names.count("HOROVOD_CYCLE_TIME") == 1
+    given = {n: v for n, v in variables(made).items() if n.startswith("HOROVOD_")}
+    assert given == {
+        "HOROVOD_STALL_CHECK_DISABLE": "1",
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": "5",
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "9",
+        "HOROVOD_FUSION_THRESHOLD": "0",
+        "HOROVOD_CYCLE_TIME": "2",
+        "HOROVOD_AUTOTUNE": "1",
+        "HOROVOD_AUTOTUNE_WARMUP_SAMPLES": "1",
+        "HOROVOD_AUTOTUNE_STEPS_PER_SAMPLE": "2",
+        "HOROVOD_AUTOTUNE_BAYES_OPT_MAX_SAMPLES": "3",
+        "HOROVOD_TIMELINE_MARK_CYCLES": "1",
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": "60",
+    }
+    assert variables(made)[contract.ENV_HOROVOD_FILES] == "timeline,autotune"
+
+
+@pytest.mark.parametrize(
+    ("framework", "settings", "told"),
+    [
+        ("Horovod", None, {}),
+        ("Horovod", {}, {}),
+        ("Horovod", {"stallCheck": {"warnAfterSeconds": 5}},
+         {"HOROVOD_STALL_CHECK_TIME_SECONDS": "5"}),
+        ("Horovod", {"timeline": {"enabled": False}}, {"HOROVOD_TIMELINE_MARK_CYCLES": "0"}),
+        ("Horovod", {"autotune": {"enabled": False, "log": True}}, {"HOROVOD_AUTOTUNE": "0"}),
+        # A runtime for both frameworks may have them.
+        ("PyTorch", {"timeoutSeconds": 60, "timeline": {}}, {}),
+    ],
+)  # fmt: skip
+def test_what_is_unset_is_horovods_own_default(
+    framework: str, settings: dict[str, Any] | None, told: dict[str, str]
+) -> None:
+    made = variables(a_made_pod(framework=framework, horovod=settings))
+    assert {name: value for name, value in made.items() if "HOROVOD" in name} == told
+
+
 @pytest.mark.parametrize(
     ("spec", "size"),
     [
@@ -257,6 +306,7 @@ def test_what_can_be_no_pod_says_what_to_change(spec: dict[str, Any], reason: st
         ({"image": "other"}, True),
         ({"parameters": {"lr": "1"}}, True),
         ({"preload": ["transformers"]}, True),
+        ({"horovod": {"timeoutSeconds": 60}}, True),
         ({"replicas": 3}, True),
         ({"pod": {"labels": {"a": "b"}}}, True),
         ({"suspend": True}, False),

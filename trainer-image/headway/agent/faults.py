@@ -33,7 +33,8 @@ def describe(index: int, ended: Message) -> RestartReport:
     """
     rank, code, tail = int(ended["rank"]), int(ended["code"]), last_lines(str(ended["tail"]))
     who = f"rank {rank} on worker {index}"
-    cause = hint(str(ended["signal"]), tail, ended.get("absent") or ())
+    # The cause can stand before a long traceback.
+    cause = hint(str(ended["signal"]), str(ended["tail"]), ended.get("absent") or ())
     if ended["oom"]:
         reason, what = "OOMKilled", f"{who} was killed because the container is out of memory"
     elif ended["signal"]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -12,7 +14,9 @@ from typing import Any
 
 from headway.agent import oom, orphans, transfer
 from headway.agent.config import PodConfig
+from headway.agent.hints import is_echo
 from headway.agent.horovod.meeting import Meeting
+from headway.agent.horovod.timeline import Files
 from headway.agent.launcher import Launcher
 from headway.agent.memory import Memory, NoRoomError
 from headway.agent.placement import Placement
@@ -27,6 +31,8 @@ from headway_api.contract import ExitCode
 log = logging.getLogger(__name__)
 _KEPT = 3
 """Checkpoints whose rank states are kept: those in both slots, and one that is being sealed."""
+_ECHO_SECONDS = 2.0
+"""For how long those who know the cause of an end are let speak first."""
 Say = Callable[[Message], None]
 """Sends a message to the lead."""
 
@@ -61,12 +67,14 @@ class Node:
         self._ooms = oom.kills()
         self._starting: asyncio.Task[None] | None = None
         self._stopping = asyncio.Lock()
+        self._over = asyncio.Event()
         self._held: dict[int, int] = {}
         self._restore: Message = {}
         self._fetching: list[Message] | None = None
         self._uploads = Uploads(self._uploaded)
         self._placement = Placement(())
         self._meeting = Meeting(config, say) if config.framework == "Horovod" else None
+        self._files = Files(config, os.environ)
         self.launcher = Launcher(config)
         self.memory = Memory(config.processes)
         self._server = transfer.StateServer(self.memory, key, config.address)
@@ -84,6 +92,7 @@ class Node:
     async def close(self) -> None:
         """End what stays from one generation to the next."""
         self._server.close()
+        await self._files.close()
         await self._uploads.stop()
         await self.launcher.stop()
 
@@ -100,6 +109,7 @@ class Node:
             self._starting.result()
 
     async def _start(self, generation: int, order: Message) -> None:
+        self._over = asyncio.Event()
         self._restore = dict(order.get("restore") or {})
         self._placement = Placement.told(order["ranks"])
         self._link = WorkerLink(self._config.scratch, generation, self._relay)
@@ -109,10 +119,11 @@ class Node:
         going_on = set(self.survivors)
         if self._meeting is not None:
             await self._meeting.open(generation, self._placement, going_on)
+        files = self._files.begin(generation, goes_on=bool(going_on))
         for local_rank in sorted(set(range(self._config.processes)) - going_on):
             env = rank_env(self._config, order, local_rank, self._link.path)
             if self._meeting is not None:
-                env |= self._meeting.environment(local_rank)
+                env |= self._meeting.environment(local_rank) | files
             prefix = f"[{env['RANK']}] " if self._config.processes > 1 else ""
             try:
                 worker = await self.launcher.start(env, local_rank, prefix)
@@ -174,6 +185,7 @@ class Node:
             self._starting.cancel()
             await asyncio.wait({self._starting})
             self._starting = None
+        self._over.set()
         spared = await self._spare(patience) if patience is not None else []
         for worker in self._workers:
             if worker not in spared:
@@ -187,6 +199,8 @@ class Node:
         if self._link is not None:
             await self._link.close()
             self._link = None
+        if not spared:
+            self._files.end()
         if self._meeting is not None and not spared:
             self._meeting.close()
 
@@ -239,6 +253,9 @@ class Node:
         self._workers.remove(worker)
         if self._meeting is not None:
             self._meeting.ended(worker.local_rank)
+        if is_echo(ended.tail):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), _ECHO_SECONDS)
         self._report(ended)
 
     def _report(self, ended: Exit) -> None:

@@ -16,7 +16,7 @@ from headway.agent import orphans
 from headway.zygote.protocol import STACKS_SIGNAL
 
 _PR_SET_PDEATHSIG = 1
-_TAIL_BYTES = 2048
+_TAIL_BYTES = 8192
 _CHUNK = 64 * 1024
 _PART_OF_A_LINE_SECONDS = 1.0
 """How long the beginning of a line waits for its end before it is shown."""

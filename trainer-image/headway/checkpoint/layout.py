@@ -6,6 +6,7 @@ ckpt/<step>-<generation>/part-<r>-of-<n>.safetensors    a slice of all tensors
 generation.json                                         which generation may commit
 LATEST                                                  a hint for people, never trusted
 metrics/<generation>-<seq>.jsonl                        history
+horovod/<name>-g<generation>.<json|csv>                 of the agent (agent/horovod/timeline.py)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Options of horovodrun, which are Horovod's variables in another form.
+"""Options of horovodrun, which are Horovod's variables in another form (see `horovod`).
 
 After horovod/runner/launch.py (parse_args) and horovod/runner/common/util/config_parser.py
 (set_env_from_args) of Horovod 0.28.1.

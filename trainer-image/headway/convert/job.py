@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from headway.convert.fields import Fields
 from headway_api.contract import API_VERSION
+from headway_api.horovod import Horovod
 from headway_api.pod import PodOptions
 from headway_api.trainingjob import FailurePolicy, Scheduling, Workers
 
@@ -19,6 +20,7 @@ _ORDER = (
     "command",
     "workers",
     "gpu",
+    "horovod",
     "pod",
     "failurePolicy",
     "scheduling",
@@ -29,6 +31,7 @@ _ORDER = (
 )
 _MODELS: dict[str, type[BaseModel]] = {
     "workers": Workers,
+    "horovod": Horovod,
     "pod": PodOptions,
     "failurePolicy": FailurePolicy,
     "scheduling": Scheduling,

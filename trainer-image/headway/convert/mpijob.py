@@ -41,13 +41,13 @@ def convert(job: Job) -> None:
     raw = worker.inner("template").raw()
     found = podtemplate.read(worker.inner("template"), str(container.raw().get("name", "")), job)
     program = _program(container, found, job)
+    framework.put(found, program, job)
     podtemplate.put(found, job)
     pods, processes = _sizes(spec, worker, launcher, program, job)
     if job.source.raw().get("apiVersion", "").endswith("/v1"):
         runpolicy.convert(_legacy(spec), pods, job)
     runpolicy.convert(spec.inner("runPolicy"), pods, job)
     sizes.ask_gpus(f"{found.path}.resources", processes, found.gpus, job)
-    framework.put(found, program, job)
     _former(spec, launcher, worker, job)
     _launcher_rest(launcher, container, raw, job)
 
