@@ -9,8 +9,8 @@ BENCH_STAMP := $(BENCH_VENV)/.installed
 BENCH = PYTHONPATH=hack $(BENCH_VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format generate verify e2e horovod clean \
-	bench-setup bench-checkpoint bench-restore bench-recovery bench-overhead
+.PHONY: help setup demo demo-horovod test lint format generate verify e2e horovod clean \
+	bench-setup bench-checkpoint bench-restore bench-recovery bench-overhead bench-horovod
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -27,6 +27,9 @@ setup: $(STAMP) ## Make the environment in .venv
 
 demo: $(STAMP) ## Run the digits job on this machine, kill a worker on the way, and draw what happened
 	@$(BIN)/python hack/demo.py
+
+demo-horovod: $(STAMP) ## The same with a script of Horovod's (make horovod first)
+	@$(BIN)/python hack/demo.py horovod
 
 test: $(STAMP) ## Everything that needs no cluster
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/e2e
@@ -73,6 +76,9 @@ bench-recovery: $(BENCH_STAMP) ## From kill -9 to the next step, beside torchrun
 
 bench-overhead: $(BENCH_STAMP) ## Step time with and without Headway
 	@$(BENCH) bench.overhead $(ARGS)
+
+bench-horovod: $(BENCH_STAMP) ## Horovod's scripts beside horovodrun (make horovod first)
+	@$(BENCH) bench.horovodrun $(ARGS)
 
 clean: ## Remove what the targets above made
 	@rm -rf $(VENV) $(BENCH_VENV) .headway demo-output .mypy_cache .ruff_cache .hypothesis

@@ -3,11 +3,15 @@
 Starts an S3 server, runs examples/digits/job.yaml with `headway run`, kills one worker process
 in the middle without warning, checks what came out of it, and draws the training curve.
 Everything it writes is in one folder; everything it starts ends with it.
+
+`make demo-horovod` (`demo.py horovod`) does the same with examples/horovod/job.yaml.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import importlib.util
 import json
 import os
 import secrets
@@ -34,7 +38,7 @@ from seaweed import SeaweedServer
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = Path(os.environ.get("HEADWAY_DEMO_OUTPUT", ROOT / "demo-output"))
-JOB = ROOT / "examples" / "digits" / "job.yaml"
+EXAMPLES = ROOT / "examples"
 BUCKET = "headway"
 KILL_AFTER_STEP = 100
 WANTED_ACCURACY = 0.95
@@ -61,13 +65,14 @@ def interrupt(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def start(server: SeaweedServer) -> subprocess.Popen[str]:
-    """Start `headway run` on the example, with the demo's own S3 server."""
+def start(server: SeaweedServer, example: str) -> subprocess.Popen[str]:
+    """Start `headway run` on an example, with the demo's own S3 server."""
     credentials = {
         "AWS_ACCESS_KEY_ID": server.access_key,
         "AWS_SECRET_ACCESS_KEY": server.secret_key,
     }
-    command = [sys.executable, "-m", "headway.cli", "run", "-f", str(JOB), "-o", "json"]
+    manifest = str(EXAMPLES / example / "job.yaml")
+    command = [sys.executable, "-m", "headway.cli", "run", "-f", manifest, "-o", "json"]
     command += ["--endpoint", server.endpoint, "--state", str(OUTPUT / "state")]
     return subprocess.Popen(
         command,
@@ -96,9 +101,11 @@ def newest_step(store: Store) -> int:
     return commits[0].step if commits else 0
 
 
-def kill_one(run: subprocess.Popen[str], server: SeaweedServer, kills: list[Kill]) -> None:
+def kill_one(
+    run: subprocess.Popen[str], server: SeaweedServer, example: str, kills: list[Kill]
+) -> None:
     """Kill rank 1 once a checkpoint beyond `KILL_AFTER_STEP` is there."""
-    root = open_job(server, run)
+    root = open_job(server, run, example)
     while root is not None and run.poll() is None:
         try:
             step = newest_step(root)
@@ -113,7 +120,7 @@ def kill_one(run: subprocess.Popen[str], server: SeaweedServer, kills: list[Kill
         time.sleep(0.1)
 
 
-def open_job(server: SeaweedServer, run: subprocess.Popen[str]) -> Store | None:
+def open_job(server: SeaweedServer, run: subprocess.Popen[str], example: str) -> Store | None:
     """The job's root in storage, once the job exists."""
     state = OUTPUT / "state" / "cluster.json"
     while run.poll() is None:
@@ -121,15 +128,15 @@ def open_job(server: SeaweedServer, run: subprocess.Popen[str]) -> Store | None:
         if state.exists() and found:
             uid = job_uid(state)
             if uid:
-                return job_store(server, uid)
+                return job_store(server, example, uid)
         time.sleep(0.1)
     return None
 
 
-def job_store(server: SeaweedServer, uid: str) -> Store:
-    """The root in storage of the job with this UID."""
+def job_store(server: SeaweedServer, example: str, uid: str) -> Store:
+    """The root in storage of the job with this UID, which is called as its example is."""
     return open_store(
-        f"s3://{BUCKET}/jobs/digits-{uid[:8]}",
+        f"s3://{BUCKET}/jobs/{example}-{uid[:8]}",
         endpoint=server.endpoint,
         region="us-east-1",
         access_key=server.access_key,
@@ -153,7 +160,7 @@ def job_uid(state: Path) -> str | None:
     return search(json.loads(state.read_text()))
 
 
-def draw(points: list[Point], resumed: int, path: Path) -> None:
+def draw(points: list[Point], resumed: int, title: str, path: Path) -> None:
     """The training curve of all generations, with the restart marked."""
     os.environ.setdefault("MPLCONFIGDIR", str(OUTPUT / "matplotlib"))
     import matplotlib as mpl  # noqa: PLC0415 (its cache folder has to be set first)
@@ -189,7 +196,7 @@ def draw(points: list[Point], resumed: int, path: Path) -> None:
     bottom.set_ylabel("validation accuracy")
     bottom.set_xlabel("step")
     top.legend(loc="upper right", bbox_to_anchor=(1, 0.75))
-    figure.suptitle("digits: two workers, one killed without warning")
+    figure.suptitle(f"{title}: two workers, one killed without warning")
     figure.savefig(path, dpi=110)
 
 
@@ -213,8 +220,11 @@ def findings(job: dict[str, Any], kills: list[Kill]) -> list[tuple[str, str, boo
     ]
 
 
-def demo() -> int:
+def demo(example: str) -> int:
     """Run it all; returns the exit status."""
+    if example == "horovod" and importlib.util.find_spec("horovod") is None:
+        console.print("there is no Horovod in .venv: make horovod builds it (minutes, once)")
+        return 2
     if OUTPUT.exists():
         shutil.rmtree(OUTPUT)
     OUTPUT.mkdir(parents=True)
@@ -223,8 +233,8 @@ def demo() -> int:
     console.print(f"everything this demo writes is in {OUTPUT}", highlight=False, soft_wrap=True)
     with SeaweedServer(OUTPUT / "s3", "demo", secret) as server:
         server.make_bucket(BUCKET)
-        run = start(server)
-        killer = threading.Thread(target=kill_one, args=(run, server, kills), daemon=True)
+        run = start(server, example)
+        killer = threading.Thread(target=kill_one, args=(run, server, example, kills), daemon=True)
         killer.start()
         try:
             text, _ = run.communicate()
@@ -236,10 +246,10 @@ def demo() -> int:
         killer.join(10)
         job = json.loads(text) if text.strip() else {}
         rows = findings(job, kills)
-        points = read_history(job_store(server, job["metadata"]["uid"]))
+        points = read_history(job_store(server, example, job["metadata"]["uid"]))
     picture = OUTPUT / "curve.png"
     if points and kills:
-        draw(points, kills[0].after_step, picture)
+        draw(points, kills[0].after_step, example, picture)
     (OUTPUT / "job.json").write_text(json.dumps(job, indent=2))
     return report(rows, picture)
 
@@ -260,4 +270,6 @@ def report(rows: list[tuple[str, str, bool]], picture: Path) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)
-    sys.exit(demo())
+    options = argparse.ArgumentParser(description="Run an example, and kill a worker on the way.")
+    options.add_argument("example", nargs="?", default="digits", choices=["digits", "horovod"])
+    sys.exit(demo(options.parse_args().example))

@@ -2,22 +2,24 @@
 # Headway on this machine: a kind cluster, both images, an S3 server, the chart, an example.
 # Run it again after a change: it builds, loads and upgrades what has changed.
 #
-# usage: hack/kind-up.sh [--name NAME] [--kubeconfig FILE] [--no-example]
+# usage: hack/kind-up.sh [--name NAME] [--kubeconfig FILE] [--no-example] [--horovod]
 #   --name        kind's name for the cluster (default: headway)
 #   --kubeconfig  file to write (default: .headway/kind/kubeconfig); ~/.kube/config stays as it is
 #   --no-example  stop when the operator is ready
-# environment: TRAINER_BASE_IMAGE  base of the trainer image, with torch in it
+#   --horovod     the trainer image with Horovod, too (compiled once, which takes minutes)
+# environment: TRAINER_BASE_IMAGE  base of the trainer images, with torch in it
 #              SEAWEED_IMAGE       the S3 server (default: the one in hack/seaweed.yaml)
 # needs docker, kind, kubectl, helm and python3 on PATH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-name=headway kubeconfig=.headway/kind/kubeconfig example=yes
+name=headway kubeconfig=.headway/kind/kubeconfig example=yes horovod=no
 while (($#)); do
   case $1 in
     --name) name=$2; shift 2 ;;
     --kubeconfig) kubeconfig=$2; shift 2 ;;
     --no-example) example=no; shift ;;
+    --horovod) horovod=yes; shift ;;
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) echo "unknown argument $1: see $0 --help" >&2; exit 2 ;;
   esac
@@ -54,9 +56,8 @@ cluster() {
   kubectl --namespace kube-system rollout status deployment/coredns --timeout=120s
 }
 
-build() {
-  docker build --tag headway-operator:dev .
-  docker build --tag headway-trainer:dev --file trainer-image/Dockerfile \
+build_trainer() {
+  docker build --tag "$1" --file "trainer-image/$2" \
     ${TRAINER_BASE_IMAGE:+--build-arg "BASE_IMAGE=$TRAINER_BASE_IMAGE"} .
 }
 
@@ -130,9 +131,16 @@ trap on_exit EXIT
 say "cluster $name"
 cluster
 say "images"
-build
-load headway-operator:dev '!node-role.kubernetes.io/control-plane'
-load headway-trainer:dev '!node-role.kubernetes.io/control-plane'
+images=(headway-operator:dev headway-trainer:dev)
+docker build --tag headway-operator:dev .
+build_trainer headway-trainer:dev Dockerfile
+if [[ $horovod == yes ]]; then
+  build_trainer headway-trainer-horovod:dev Dockerfile.horovod
+  images+=(headway-trainer-horovod:dev)
+fi
+for image in "${images[@]}"; do
+  load "$image" '!node-role.kubernetes.io/control-plane'
+done
 say "storage"
 storage
 say "chart"

@@ -184,6 +184,7 @@ def headway_run(script: Sequence[str], folder: Path, world: int, **spec: Any) ->
             **spec,
         },
     }
+    folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "job.yaml"
     manifest.write_text(yaml.safe_dump(job))
     command = [sys.executable, "-m", "headway.cli", "run", "-f", str(manifest)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,10 @@ import psutil
 import typer
 
 from bench import harness
-from bench.turns import Door, Line
+from bench.stepper import Stepper
 
 SCRIPT = Path(__file__).with_name("overhead_script.py")
 WORLD = 2
-START_SECONDS = 180.0
 STEPS = {"short": 100, "long": 15}
 """Steps of a turn: each kind's last about a second."""
 Turn = Mapping[str, Any]
@@ -36,55 +34,20 @@ class Job:
         stepping: Seconds for which it was.
     """
 
-    process: subprocess.Popen[bytes]
-    door: Door
-    line: Line
+    stepper: Stepper
     turns: dict[str, list[Turn]] = field(default_factory=lambda: {kind: [] for kind in STEPS})
     beside: float = 0.0
     stepping: float = 0.0
 
-    @classmethod
-    def start(cls, name: str, folder: Path) -> Job:
-        """Start it, and wait until it has done its first steps.
-
-        Raises:
-            RuntimeError: it did not get there.
-        """
-        folder.mkdir(parents=True)
-        log, door = folder / "log", Door(folder / "socket")
-        env = {"OMP_NUM_THREADS": "1", "BENCH_SOCKET": str(door.path)}
-        process = harness.start(command_of(name, folder), log, env)
-        try:
-            line = harness.wait_for("the first steps", door.accept, START_SECONDS)
-        except TimeoutError:
-            harness.end(process)
-            raise RuntimeError(f"{name} did not start:\n{harness.tail(log)}") from None
-        job = cls(process, door, line)
-        line.receive()
-        return job
-
     def turn(self, kind: str) -> None:
-        """Have it do some steps.
-
-        Raises:
-            RuntimeError: it ended instead.
-        """
+        """Have it do some steps."""
         cpu, begin = self._beside(), time.monotonic()
-        self.line.send({"kind": kind, "count": STEPS[kind]})
-        answer = self.line.receive()
-        if answer is None:
-            raise RuntimeError("a job ended on the way; see its log with --keep FOLDER")
-        self.turns[kind].append(answer)
+        self.turns[kind].append(self.stepper.step(kind, STEPS[kind]))
         self.stepping += time.monotonic() - begin
         self.beside += self._beside() - cpu
 
     def _beside(self) -> float:
-        return sum(_cpu_beside_ranks(each) for each in harness.tree(self.process.pid))
-
-    def stop(self) -> None:
-        """End it."""
-        harness.end(self.process)
-        self.door.close()
+        return sum(_cpu_beside_ranks(each) for each in harness.tree(self.stepper.process.pid))
 
 
 def _cpu_beside_ranks(process: psutil.Process) -> float:
@@ -185,8 +148,9 @@ def main(
             with ExitStack() as stack:
                 jobs: dict[str, Job] = {}
                 for name in names:
-                    jobs[name] = Job.start(name, folder / f"{name}-{number}")
-                    stack.callback(jobs[name].stop)
+                    place = folder / f"{name}-{number}"
+                    jobs[name] = Job(Stepper.start(command_of(name, place), place))
+                    stack.callback(jobs[name].stepper.stop)
                 for _, (kind, name) in harness.rounds(order, turns, seed + number):
                     with bar.doing(f"{name} ({kind} steps)"):
                         jobs[name].turn(kind)

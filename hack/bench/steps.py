@@ -1,4 +1,4 @@
-"""What the ranks of `recovery_script` write about their steps."""
+"""What the ranks of the recovery benches' scripts write about their steps."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ class Generation:
 
     Attributes:
         count: Steps finished.
-        first: When the first was finished, on the monotonic clock.
+        ranks: When each rank finished its first, on the monotonic clock.
         first_step: Its number.
         last_step: The highest number of a step that was trained.
     """
 
     count: int = 0
-    first: float = math.inf
+    ranks: dict[int, float] = field(default_factory=dict)
     first_step: int = 0
     last_step: int = 0
+
+    @property
+    def first(self) -> float:
+        """When the first step was finished, on the monotonic clock."""
+        return min(self.ranks.values(), default=math.inf)
 
 
 @dataclass
@@ -63,6 +68,12 @@ class Steps:
         """Steps finished in the newest generation."""
         return self.of(self.newest).count
 
+    @property
+    def whole_at(self) -> float | None:
+        """When every rank had finished a step of the newest generation; None if not yet."""
+        ranks = self.of(self.newest).ranks
+        return max(ranks.values()) if len(ranks) == self.ranks else None
+
     def lost_since(self, generation: int) -> int:
         """Steps of `generation` that the newest one had to do once more."""
         return max(self.of(generation).last_step - (self.of(self.newest).first_step - 1), 0)
@@ -77,4 +88,4 @@ class Steps:
             self.newest = max(self.newest, generation)
             known.first_step = known.first_step or step
             known.count += 1
-            known.first = min(known.first, float(values[1]))
+            known.ranks.setdefault(rank, float(values[1]))

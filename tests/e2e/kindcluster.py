@@ -135,7 +135,8 @@ def bring_up() -> Cluster:
     Raises:
         AssertionError: it failed, or the kubeconfig does not lead to this machine's cluster.
     """
-    run("hack/kind-up.sh", "--name", NAME, *_kubeconfig(), "--no-example", timeout=1500)
+    options = ("--no-example", "--horovod")
+    run("hack/kind-up.sh", "--name", NAME, *_kubeconfig(), *options, timeout=1500)
     cluster = Cluster()
     view = json.loads(cluster.kubectl("config", "view", "--minify", "--output=json"))
     server = view["clusters"][0]["cluster"]["server"]

@@ -11,6 +11,7 @@ from kindcluster import ROOT, Cluster, Object, wait_for
 
 LABEL = "headway.dev/job-name"
 CHECKPOINT_STEPS = 10
+HOROVOD_IMAGE = "headway-trainer-horovod:dev"
 PHASES_AT_WORK = {"Pending", "Starting", "Running", "Restarting"}
 
 # Runs in a worker pod. A rank is what the agent's descendants end in: the uploader is niced,
@@ -45,8 +46,11 @@ class Job:
     namespace: str
     name: str = "digits"
 
-    def start(self, *, epochs: int = 12, step_delay_ms: int = 150) -> None:
-        """Apply examples/digits/job.yaml, made long enough to be harmed: 15 steps an epoch."""
+    def start(self, *, epochs: int = 12, step_delay_ms: int = 150, **changes: Any) -> None:
+        """Apply examples/digits/job.yaml, made long enough to be harmed: 15 steps an epoch.
+
+        `changes` are fields of the spec that differ from the example's; those of `pod` are added.
+        """
         manifest = yaml.safe_load((ROOT / "examples/digits/job.yaml").read_text())
         manifest["metadata"] = {"name": self.name, "namespace": self.namespace}
         spec = manifest["spec"]
@@ -64,6 +68,8 @@ class Job:
                 }
             ],
         }
+        spec["pod"] |= changes.pop("pod", {})
+        spec |= changes
         self.cluster.apply(manifest)
 
     def patch(self, spec: Object) -> None:

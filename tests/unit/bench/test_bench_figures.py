@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from bench import harness, recovery
+from bench import harness, horovodrun, losses
 from bench.figures import Turn
 from bench.overhead import overhead
 
@@ -52,23 +54,59 @@ def test_a_percentile_is_a_value_that_was_seen(share: float, expected: float) ->
 
 
 def test_a_try_that_failed_counts_with_the_limit() -> None:
-    tries = [recovery.Try(1.0, 2), recovery.Try(None), recovery.Try(3.0, 4)]
-    assert recovery.summary(tries, "pod_") == {
+    tries = [losses.Try(1.0, 2), losses.Try(None), losses.Try(3.0, 4)]
+    assert losses.summary(tries, "pod_") == {
         "pod_recovered": 2,
         "pod_tries": 3,
         "pod_p50_s": 3.0,
-        "pod_p99_s": recovery.LIMIT_SECONDS,
+        "pod_p99_s": losses.LIMIT_SECONDS,
         "pod_lost_steps": 2.0,
     }
 
 
+def test_a_group_that_goes_on_but_never_gets_whole_has_recovered() -> None:
+    tries = [losses.Try(1.0, 0, 9.0), losses.Try(1.2, 0, None), losses.Try(1.1, 0, None)]
+    found = horovodrun.recovery(tries)
+    assert (found["recovered"], found["whole_p50_s"]) == (3, losses.LIMIT_SECONDS)
+
+
 def test_tries_are_split_without_losing_one() -> None:
-    assert recovery.shares(50, 3) == [17, 17, 16]
+    assert losses.shares(50, 3) == [17, 17, 16]
 
 
 def test_overhead_compares_within_a_round() -> None:
     # The machine is twice as slow in the second round, for both.
     assert overhead([1.01, 2.02], [1.0, 2.0]) == pytest.approx(1.0)
+
+
+def took(seconds: float) -> horovodrun.Seconds:
+    return {kind: [[seconds, seconds, 9.0]] for kind in horovodrun.COUNTS}  # one is disturbed
+
+
+def test_horovods_overhead_is_within_a_group_of_jobs() -> None:
+    groups = [
+        {"headway": took(1.02), "horovodrun": took(1.0)},
+        {"headway": took(2.0), "horovodrun": took(2.0)},  # a slower time of the machine
+    ]
+    found = horovodrun.speed(groups, "headway")
+    assert found["epoch_s"] == pytest.approx(1.51)
+    assert found["allreduce_1mb_ms"] == pytest.approx(1510)
+    assert found["overhead_percent"] == pytest.approx(1.0)
+    assert found["allreduce_1mb_overhead_range"] == pytest.approx([0.0, 2.0])
+
+
+def test_horovodrun_has_no_overhead_of_its_own() -> None:
+    found = horovodrun.speed([{"headway": took(1.0), "horovodrun": took(1.0)}], "horovodrun")
+    assert not [key for key in found if "overhead" in key]
+
+
+def test_without_horovodrun_there_is_nothing_to_compare_with() -> None:
+    assert "overhead_percent" not in horovodrun.speed([{"headway": took(1.0)}], "headway")
+
+
+def test_both_hosts_of_horovodruns_elastic_job_are_this_machine(tmp_path: Path) -> None:
+    shown = subprocess.run([horovodrun.discovery(tmp_path)], capture_output=True, check=True)
+    assert shown.stdout.decode().split() == ["localhost:1", "127.0.0.1:1"]
 
 
 def test_the_last_line_is_json_with_three_digits(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,18 @@ def test_a_late_line_of_an_old_generation_is_no_recovery(tmp_path: Path) -> None
     assert (steps.newest, steps.count, steps.of(2).first) == (2, 1, 8.0)
 
 
+def test_a_generation_is_whole_when_every_rank_has_finished_a_step(tmp_path: Path) -> None:
+    steps = Steps(tmp_path, ranks=2)
+    (tmp_path / "steps.0").write_text("step 1 8 1.0\nstep 1 9 2.0\nstep 2 8 5.0\nstep 2 9 6.0\n")
+    (tmp_path / "steps.1").write_text("step 1 8 1.1\n")
+    steps.update()
+    assert steps.whole_at is None  # rank 1 is not in generation 2 yet
+    with (tmp_path / "steps.1").open("a") as more:
+        more.write("step 2 10 7.0\nstep 2 11 8.0\n")
+    steps.update()
+    assert (steps.whole_at, steps.of(2).first) == (7.0, 5.0)
+
+
 def test_steps_that_were_trained_and_are_done_once_more_are_lost(tmp_path: Path) -> None:
     steps = Steps(tmp_path, ranks=2)
     (tmp_path / "steps.0").write_text("trained 1 30 5.0\nstep 1 30 5.5\ntrained 1 31 6.0\n")
