@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from kindcluster import NAME, OPERATOR, SYSTEM, Cluster, Object, run, wait_for
-from trainingjobs import KILL_A_RANK, PHASES_AT_WORK, Job
+from trainingjobs import AT_ONCE, GENTLY, KILL_A_RANK, PHASES_AT_WORK, Job, lose_pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -51,10 +51,6 @@ def classify(entries: list[Object]) -> Counter[str]:
     return counts
 
 
-AT_ONCE = ("--grace-period=0", "--force")
-GENTLY = ()
-
-
 def test_killed_rank_and_deleted_pods_cost_no_more_than_themselves(job: Job) -> None:
     """One job loses a rank, then each pod in each way; what was not harmed stays as it is."""
     job.start(epochs=40)
@@ -75,21 +71,6 @@ def test_killed_rank_and_deleted_pods_cost_no_more_than_themselves(job: Job) -> 
     assert status["restarts"]["counted"] == 1, "only the rank was the program's own loss"
     assert status["checkpoint"]["resumedFromStep"] > 0
     assert status["checkpoint"]["restoredFrom"] == "Peer"
-
-
-def lose_pod(job: Job, index: int, options: tuple[str, ...], total: int) -> None:
-    """Delete a pod, and wait until training has gone on; `total` restarts are counted then."""
-    job.wait_for_step(job.value("progress.step") + 1)  # what was lost before has been made good
-    before, began = job.uids(), time.monotonic()
-    lost, other = f"{job.name}-{index}", f"{job.name}-{1 - index}"
-    job.kubectl("delete", "pod", lost, "--wait=false", *options)
-    wait_for(lambda: job.uids().get(lost, before[lost]) != before[lost], 60, f"{lost} is new")
-    restarts = job.wait_for_restart(60, total)["restarts"]
-    print(f"{lost} {' '.join(options)}: ready after {time.monotonic() - began:.1f} s")
-    assert restarts["total"] == total, restarts
-    assert restarts["last"]["worker"] == index, restarts
-    assert restarts["last"]["reason"] in {"PodDeleted", "Preempted"}, restarts
-    assert job.uids()[other] == before[other], "the pod that was not harmed must stay"
 
 
 @pytest.fixture

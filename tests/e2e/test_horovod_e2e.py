@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from test_cluster_recovery import AT_ONCE, GENTLY, lose_pod
-from trainingjobs import HOROVOD_IMAGE, KILL_A_RANK, Job
+from trainingjobs import AT_ONCE, GENTLY, HOROVOD_IMAGE, KILL_A_RANK, Job, lose_pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,3 +171,22 @@ class Job:
 
 class EndedEarly(Exception):  # noqa: N818 - waiting longer would be no use
     """The job ended in another phase than the one waited for."""
+
+
+AT_ONCE = ("--grace-period=0", "--force")
+GENTLY = ()
+
+
+def lose_pod(job: Job, index: int, options: tuple[str, ...], total: int) -> None:
+    """Delete a pod, and wait until training has gone on; `total` restarts are counted then."""
+    job.wait_for_step(job.value("progress.step") + 1)  # what was lost before has been made good
+    before, began = job.uids(), time.monotonic()
+    lost, other = f"{job.name}-{index}", f"{job.name}-{1 - index}"
+    job.kubectl("delete", "pod", lost, "--wait=false", *options)
+    wait_for(lambda: job.uids().get(lost, before[lost]) != before[lost], 60, f"{lost} is new")
+    restarts = job.wait_for_restart(60, total)["restarts"]
+    print(f"{lost} {' '.join(options)}: ready after {time.monotonic() - began:.1f} s")
+    assert restarts["total"] == total, restarts
+    assert restarts["last"]["worker"] == index, restarts
+    assert restarts["last"]["reason"] in {"PodDeleted", "Preempted"}, restarts
+    assert job.uids()[other] == before[other], "the pod that was not harmed must stay"
