@@ -139,6 +139,19 @@ def test_crash_loops_slow_down_and_a_step_forgives() -> None:
     assert stopped(one, 9) == [Begin(0.0)]
 
 
+def test_who_is_killed_from_outside_is_no_crash_loop() -> None:
+    """A script need not report steps, and kills need not leave it ten seconds."""
+    one = running(group(maximum=100))
+    for generation in range(1, 9):
+        one.exited(ended(0, code=137, reason="Signal"), generation, 1.0)
+        assert stopped(one, generation) == [Begin(0.0)]
+        one.began(generation + 1, 0.0)
+    for generation, pause in enumerate((0, 1, 2), start=9):
+        one.exited(ended(0, code=137, reason="OOMKilled"), generation, 1.0)
+        assert stopped(one, generation) == [Begin(pause)]
+        one.began(generation + 1, 0.0)
+
+
 def test_a_lost_pod_ends_the_generation_and_its_successor_starts_the_next() -> None:
     one = running(group())
     assert one.lost(1) == [StopAll(1)]

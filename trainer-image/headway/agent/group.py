@@ -12,6 +12,7 @@ waited for; when one comes, or the number that it should have changes, the gener
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,6 +27,7 @@ QUICK_SECONDS = 10.0
 """A generation that lived shorter than this without a step counts as part of a crash loop."""
 LONGEST_PAUSE = 30.0
 """Longest pause between restarts of a crash loop, in seconds."""
+_KILLED = 128 + signal.SIGKILL
 WAIT_SECONDS = 10.0
 """How long an elastic group waits for pods that are missing: a lost pod's successor takes six
 seconds where there is room for it, and a group that shrinks and grows again pays twice."""
@@ -327,7 +329,9 @@ class Group:
         self.total += 1
         self.counted += decision.counts
         self.last = failure
-        quick = not self._stepped and now - self._started_at < QUICK_SECONDS
+        # Who is killed from outside has not crashed; scripts need not report their steps.
+        killed = failure.reason == "Signal" and failure.exit_code == _KILLED
+        quick = not self._stepped and not killed and now - self._started_at < QUICK_SECONDS
         self._quick = self._quick + 1 if quick else 0
         return self._stop()
 
