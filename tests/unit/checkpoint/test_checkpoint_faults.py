@@ -172,10 +172,10 @@ def test_a_store_that_fails_while_tensors_are_read_is_not_a_fallback(
     save(store, OLDER, make_state(10))
     save(store, NEWER, make_state(20))
 
-    def fail(*_: object) -> int:
+    def fail(*_: object) -> memoryview:
         raise StoreUnavailable("the store is failing")
 
-    monkeypatch.setattr(Store, "read_into", fail)
+    monkeypatch.setattr(Store, "get_range", fail)
     with pytest.raises(StoreUnavailable):
         restore(store)
 
@@ -185,15 +185,15 @@ def test_a_checkpoint_deleted_while_it_is_read_gives_way_to_one_committed_meanwh
 ) -> None:
     """Forking a live job that keeps one checkpoint must not end with none."""
     save(store, OLDER, make_state(10))
-    real = Store.read_into
+    real = Store.get_range
 
-    def overtaken(self: Store, key: str, start: int, buffer: memoryview) -> int:
-        monkeypatch.setattr(Store, "read_into", real)
+    def overtaken(self: Store, key: str, start: int, length: int) -> memoryview:
+        monkeypatch.setattr(Store, "get_range", real)
         save(store, NEWER, make_state(20))
         prune(store, generation=1, keep_last=1)
-        return real(self, key, start, buffer)
+        return real(self, key, start, length)
 
-    monkeypatch.setattr(Store, "read_into", overtaken)
+    monkeypatch.setattr(Store, "get_range", overtaken)
     restored, found = restore(store)
     assert restored.commit.id == NEWER
     assert found == contents(make_state(20))

@@ -181,13 +181,13 @@ def test_memory_used_for_reading_one_request_is_bounded_and_requests_are_few(
     state = make_state(8, [(f"t{index:04d}", "F32", (9,)) for index in range(1000)])
     record = save(store, FIRST, state, world_size=2)
     lengths: list[int] = []
-    real = Store.read_into
+    real = Store.get_range
 
-    def counted(self: Store, key: str, start: int, buffer: memoryview) -> int:
-        lengths.append(len(buffer))
-        return real(self, key, start, buffer)
+    def counted(self: Store, key: str, start: int, length: int) -> memoryview:
+        lengths.append(length)
+        return real(self, key, start, length)
 
-    monkeypatch.setattr(Store, "read_into", counted)
+    monkeypatch.setattr(Store, "get_range", counted)
     memory = Memory()
     read_tensors(store, record, memory)
     assert memory.contents() == contents(state)

@@ -222,10 +222,6 @@ def test_a_local_store_does_what_the_protocol_needs(store: Store) -> None:
     assert bytes(store.get_range("a/b", 1, 3)) == b"ell"
     assert bytes(store.get_range("a/b", 3, 10)) == b"lo"
     assert bytes(store.get_range("a/b", 5, 10)) == b""
-    for start, there in ((0, b"hello"), (3, b"lo"), (5, b""), (9, b"")):
-        buffer = bytearray(10)
-        assert store.read_into("a/b", start, memoryview(buffer)) == len(there)
-        assert buffer[: len(there)] == there
     store.delete("a/b")
     store.delete("a/b")
     for ask in (lambda: store.get("a/b"), lambda: store.size("a/b")):
@@ -233,8 +229,6 @@ def test_a_local_store_does_what_the_protocol_needs(store: Store) -> None:
             ask()
     with pytest.raises(ObjectMissing):
         store.get_range("a/b", 0, 1)
-    with pytest.raises(ObjectMissing):
-        store.read_into("a/b", 0, memoryview(bytearray(1)))
 
 
 def test_check_notices_a_store_that_does_not_show_what_was_written(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,7 +15,6 @@ from .state import CHUNK, Fragment, TensorSpec
 from .stores import Store
 
 T = TypeVar("T")
-_own = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +63,16 @@ def plan(
 def verified(
     store: Store, read: Range, specs: Mapping[str, TensorSpec]
 ) -> Iterator[tuple[FragmentReceipt, memoryview]]:
-    """Yield what a request brings, each fragment when it has proved to be as committed.
-
-    It lies in a buffer of this thread, and is another one's after the next call.
-    """
+    """Yield what a request brings, each fragment when it has proved to be as committed."""
     if read.start == read.stop:
         return
     key = read.part.key
-    data = _buffer(read.stop - read.start)
     try:
-        there = store.read_into(key, read.start, data)
+        data = store.get_range(key, read.start, read.stop - read.start)
     except ObjectMissing:
         raise CorruptCheckpoint(f"{key} is missing") from None
-    if there != len(data):
-        raise CorruptCheckpoint(f"{key} ends at byte {read.start + there}: it is cut off")
+    if len(data) != read.stop - read.start:
+        raise CorruptCheckpoint(f"{key} ends at byte {read.start + len(data)}: it is cut off")
     if read.start == 0:
         _check_header(data[: read.part.header_nbytes], read.part, specs)
     for fragment in read.fragments:
@@ -90,14 +83,6 @@ def verified(
                 f"elements {fragment.start} to {fragment.start + fragment.count}"
             )
         yield fragment, found
-
-
-def _buffer(nbytes: int) -> memoryview:
-    """Memory whose pages are there after its first use."""
-    found = getattr(_own, "buffer", None)
-    if found is None or len(found) < nbytes:
-        found = _own.buffer = mmap.mmap(-1, nbytes)
-    return memoryview(found)[:nbytes]
 
 
 def _check_header(found: memoryview, part: Part, specs: Mapping[str, TensorSpec]) -> None:

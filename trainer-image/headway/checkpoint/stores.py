@@ -39,7 +39,6 @@ T = TypeVar("T")
 _MAX_PIECES = 9_000
 # Pieces are sent from the views themselves; more at once only helps against long round trips.
 _PIECES_IN_FLIGHT = 4
-_PIECE = 256 * 1024
 
 _CREDENTIALS: Final = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
@@ -126,31 +125,6 @@ class Store:
                     return memoryview(b"")
                 raise
             return memoryview(got)
-
-        return self._do("read", key, read)
-
-    def read_into(self, key: str, start: int, buffer: memoryview) -> int:
-        """Fill a buffer from byte `start`; returns how many bytes there were.
-
-        `get_range` finds new memory for each call, whose pages cost more than the copy from piece
-        to buffer.
-
-        Raises:
-            ObjectMissing: there is no such object.
-        """
-
-        def read() -> int:
-            filled = 0
-            stop = start + len(buffer)
-            try:
-                got = obstore.get(self._backend, key, options={"range": (start, stop)})
-                for piece in got.stream(min_chunk_size=_PIECE):
-                    buffer[filled : filled + len(piece)] = memoryview(piece)
-                    filled += len(piece)
-            except BaseError as error:
-                if not is_beyond_end(error):
-                    raise
-            return filled
 
         return self._do("read", key, read)
 
