@@ -210,7 +210,7 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
         make bench-checkpoint ARGS="--cpus one --only headway --only dcp_async"
     """
     turns = dict(zip(KINDS, (2, 1, 1) if quick else (saves, back_to_back, idle), strict=True))
-    wanted = [name for name in ENTRIES if not only or name in only]
+    wanted = harness.chosen(ENTRIES, only)
     missing = absent(wanted)
     names = [name for name in wanted if name not in missing]
     check_memory(len(names), size_mb)

@@ -54,6 +54,11 @@ def percentile(values: Iterable[float], share: float) -> float | None:
     return known[max(math.ceil(share * len(known)), 1) - 1] if known else None
 
 
+def chosen(names: Iterable[str], only: Sequence[str] | None) -> list[str]:
+    """The contestants that take part: all, unless `--only` names some."""
+    return [name for name in names if not only or name in only]
+
+
 def rounds(names: Sequence[T], count: int, seed: int) -> Iterator[tuple[int, T]]:
     """Every name once a round, in an order of its own: nobody always comes after the same one."""
     order = random.Random(seed)

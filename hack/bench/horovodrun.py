@@ -143,11 +143,6 @@ def measure(names: Sequence[str], turns: int, seed: int, folder: Path, bar: harn
     return found
 
 
-def chosen(names: Sequence[str], only: Sequence[str] | None) -> list[str]:
-    """Those that take part."""
-    return [name for name in names if not only or name in only]
-
-
 def main(  # noqa: PLR0913, PLR0917 (each is an option)
     groups: Annotated[int, typer.Option(help="Jobs of each contestant that are timed.")] = 4,
     turns: Annotated[int, typer.Option(help="Turns of a job, for each operation.")] = 8,
@@ -185,7 +180,7 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
     seed = random.randrange(10**6) if seed is None else seed
     dice = random.Random(seed)
     console.print(f"seed {seed}")
-    timed, killed = chosen(list(TIMED), only), chosen(list(KILLED), only)
+    timed, killed = harness.chosen(TIMED, only), harness.chosen(KILLED, only)
     wanted = {PEER: plain_tries, "horovodrun_elastic": peer_tries}
     plan = {name: shares(wanted.get(name, tries), blocks) for name in killed}
     total = groups * turns * len(timed) * len(COUNTS) + sum(map(sum, plan.values()))

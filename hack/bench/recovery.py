@@ -98,7 +98,7 @@ def main(  # noqa: PLR0913, PLR0917 (each is an option)
     seed = random.randrange(10**6) if seed is None else seed
     dice = random.Random(seed)
     console.print(f"seed {seed}")
-    names = [name for name in ("headway", *PEERS) if not only or name in only]
+    names = harness.chosen(("headway", *PEERS), only)
     plan = {name: shares(tries if name == "headway" else peer_tries, blocks) for name in names}
     found: dict[str, list[Try]] = {name: [] for name in names}
     others = {

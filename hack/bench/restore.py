@@ -153,7 +153,7 @@ def main(
 
         make bench-restore ARGS="--quick --cpus one"
     """
-    wanted = [name for name in NAMES if not only or name in only]
+    wanted = harness.chosen(NAMES, only)
     missing = {name: why for name in wanted for why in absent([NAMES[name]]).values()}
     with harness.workspace("restore", keep) as folder, ExitStack() as stack:
         storage = stack.enter_context(harness.storage(folder, cpus.server))

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pytest
 from kindcluster import ROOT, wait_for
 from trainingjobs import HOROVOD_IMAGE, Job
 
+from elastic_steps import BATCHES, NONE, Step, nothing_was_lost, read
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 SCRIPT = ROOT / "tests/local/jobs/scripts/horovod_elastic.py"
-BATCHES = 200
-
-
-class Step(NamedTuple):
-    """A batch as rank 0 saw it; `total` is the exact sum of the parameters."""
-
-    batch: int
-    size: int
-    process: int
-    total: str
 
 
 def steps(job: Job) -> list[Step]:
     """What rank 0 has written to worker 0's log."""
-    found = []
-    for line in job.kubectl("logs", f"{job.name}-0").splitlines():
-        words = line.split()[-4:]
-        if len(words) == 4 and words[3].startswith(("0x", "-0x")):
-            found.append(Step(int(words[0]), int(words[1]), int(words[2]), words[3]))
-    return found
+    return read(job.kubectl("logs", f"{job.name}-0").splitlines())
 
 
 def wait_for_size(job: Job, size: int) -> Step:
     """Wait until rank 0 trains in a group of this size; the newest step."""
 
     def reached() -> Step | None:
-        newest = (steps(job) or [Step(0, 0, 0, "")])[-1]
+        newest = (steps(job) or [NONE])[-1]
         return newest if newest.size == size else None
 
     return wait_for(reached, 90, f"{job.name} trains with {size}")
@@ -73,8 +58,4 @@ def test_elastic_horovod_group_shrinks_and_grows_and_worker_0_lives_on(job: Job)
     assert restarts.get("total", 0) == 0, f"what was asked for is no loss: {restarts}"
     done = steps(job)
     assert {step.process for step in done} == {before.process}
-    totals: dict[int, set[str]] = {}
-    for step in done:
-        totals.setdefault(step.batch, set()).add(step.total)
-    assert sorted(totals) == list(range(1, BATCHES + 1)), "a batch was left out"
-    assert {len(seen) for seen in totals.values()} == {1}, "a batch done again came to another end"
+    nothing_was_lost(done)

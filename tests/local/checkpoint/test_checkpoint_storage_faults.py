@@ -342,7 +342,6 @@ def saved(opened: Callable[[RetryPolicy], Store]) -> tuple[Store, dict[str, byte
 
 @settings(
     max_examples=60,
-    deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -24,6 +25,9 @@ from headway_api import contract
 SCRIPTS = Path(__file__).with_name("scripts")
 _MARK = "HEADWAY_TEST_MARK"
 T = TypeVar("T")
+needs_horovod = pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None, reason="Horovod is missing: make horovod"
+)
 
 
 def wait_for(what: str, probe: Callable[[], T], seconds: float = 120) -> T:

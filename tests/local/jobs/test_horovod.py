@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 from pathlib import Path
 
 import pytest
-from local_runs import Job, MakeJob, Outcome, last_step, losses, python, script, wait_for
+from local_runs import (
+    Job,
+    MakeJob,
+    Outcome,
+    last_step,
+    losses,
+    needs_horovod,
+    python,
+    script,
+    wait_for,
+)
 
 pytestmark = [
     pytest.mark.xdist_group("horovod"),  # they share the undisturbed run
     pytest.mark.timeout(600),
 ]
-needs_horovod = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is missing: make horovod"
-)
 SECONDS = 240
 STEPS = 120
 

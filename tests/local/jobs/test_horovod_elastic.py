@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
-from typing import NamedTuple
 
 import pytest
-from local_runs import Job, MakeJob, Outcome, script, wait_for
+from local_runs import Job, MakeJob, Outcome, needs_horovod, script, wait_for
+
+from elastic_steps import BATCHES, NONE, Step, nothing_was_lost, read
 
 pytestmark = [
     pytest.mark.xdist_group("horovod-elastic"),
     pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        importlib.util.find_spec("horovod") is None, reason="Horovod is missing: make horovod"
-    ),
+    needs_horovod,
 ]
 SECONDS = 240
-BATCHES = 200
-
-
-class Step(NamedTuple):
-    """A batch as rank 0 saw it."""
-
-    batch: int
-    size: int
-    process: int
-    total: str
 
 
 def steps(run: Job) -> list[Step]:
     path = run.folder / "steps"
-    lines = path.read_text().splitlines() if path.exists() else []
-    words = [line.split() for line in lines]
-    return [Step(int(w[0]), int(w[1]), int(w[2]), w[3]) for w in words if len(w) == 4]
+    return read(path.read_text().splitlines() if path.exists() else [])
 
 
 def last(run: Job) -> Step:
-    return (steps(run) or [Step(0, 0, 0, "")])[-1]
+    return (steps(run) or [NONE])[-1]
 
 
 def elastic_job(job: MakeJob, replicas: int = 2, processes: int = 1, delay: float = 0.02) -> Job:
@@ -72,14 +58,9 @@ def resize(run: Job, replicas: int) -> None:
     run.signal(signal.SIGHUP)
 
 
-def nothing_was_lost(run: Job, ended: Outcome) -> None:
-    """Every batch has been done, and done again it came to the same."""
+def check(run: Job, ended: Outcome) -> None:
     assert (ended.code, ended.phase) == (0, "Succeeded"), ended.shown[-3000:]
-    by_batch: dict[int, set[str]] = {}
-    for step in steps(run):
-        by_batch.setdefault(step.batch, set()).add(step.total)
-    assert sorted(by_batch) == list(range(1, BATCHES + 1))
-    assert {len(totals) for totals in by_batch.values()} == {1}
+    nothing_was_lost(steps(run))
 
 
 def test_a_killed_rank_costs_no_other_process_its_state(job: MakeJob) -> None:
@@ -96,7 +77,7 @@ def test_a_killed_rank_costs_no_other_process_its_state(job: MakeJob) -> None:
     again = wait_for_batch(run, after.batch + 30)
     assert again.process != before.process
     ended = run.finish(SECONDS)
-    nothing_was_lost(run, ended)
+    check(run, ended)
     assert ended.restarts["total"] == 2
 
 
@@ -106,7 +87,7 @@ def test_any_process_of_a_pod_may_be_the_one_that_is_left(job: MakeJob) -> None:
     os.kill(before.process, signal.SIGKILL)
     after = wait_for_batch(run, before.batch + 30)
     os.kill(after.process, signal.SIGKILL)
-    nothing_was_lost(run, run.finish(SECONDS))
+    check(run, run.finish(SECONDS))
 
 
 def test_it_grows_and_shrinks_as_it_is_told(job: MakeJob) -> None:
@@ -120,7 +101,7 @@ def test_it_grows_and_shrinks_as_it_is_told(job: MakeJob) -> None:
     resize(run, 2)
     assert wait_for_size(run, 2).process == before.process
     ended = run.finish(SECONDS)
-    nothing_was_lost(run, ended)
+    check(run, ended)
     assert not ended.restarts.get("counted")
 
 
@@ -134,7 +115,7 @@ def test_it_goes_on_without_a_lost_pod_and_takes_its_successor_in(
     agent.kill()
     after = wait_for_batch(run, before.batch + 40)
     assert after.process == before.process
-    nothing_was_lost(run, run.finish(SECONDS))
+    check(run, run.finish(SECONDS))
 
 
 def test_the_pod_that_leads_may_be_lost(job: MakeJob) -> None:
@@ -145,7 +126,7 @@ def test_the_pod_that_leads_may_be_lost(job: MakeJob) -> None:
     lead.kill()
     after = wait_for_batch(run, before.batch + 40)
     assert after.process != before.process
-    nothing_was_lost(run, run.finish(SECONDS))
+    check(run, run.finish(SECONDS))
 
 
 def test_sigterm_for_any_pod_costs_no_batch(job: MakeJob) -> None:
@@ -157,6 +138,6 @@ def test_sigterm_for_any_pod_costs_no_batch(job: MakeJob) -> None:
         os.kill(agent.pid, signal.SIGTERM)
         wait_for(f"another worker {index}", lambda i=index, a=agent: run.agent(i) not in (None, a))  # type: ignore[misc]
         wait_for_batch(run, last(run).batch + 20)
-    nothing_was_lost(run, run.finish(SECONDS))
+    check(run, run.finish(SECONDS))
     done = [step.batch for step in steps(run)]
     assert done == sorted(set(done))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_runs import Job, MakeJob, script, wait_for
+from local_runs import Job, MakeJob, needs_horovod, script, wait_for
 
 pytestmark = [
     pytest.mark.xdist_group("horovod"),
     pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        importlib.util.find_spec("horovod") is None, reason="Horovod is missing: make horovod"
-    ),
+    needs_horovod,
 ]
 SECONDS = 200
 

@@ -34,7 +34,7 @@ layouts = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     layout=layouts,
     world_size=st.integers(1, 9),

@@ -83,7 +83,7 @@ def test_the_next_state_may_be_longer_or_shorter(slot: Slot) -> None:
     shapes=st.lists(st.integers(0, 5000), min_size=1, max_size=6),
     zero=st.sets(st.integers(0, 5)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_node_holds_every_byte_and_each_rank_its_own_part(
     world: int, local: int, shapes: list[int], zero: set[int]
 ) -> None:

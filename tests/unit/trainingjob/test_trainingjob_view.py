@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from job_views import stamp
 
@@ -81,7 +81,6 @@ def test_last_words_are_read_or_taken_as_plain_text(message: str, understood: bo
     assert pod.message == message
 
 
-@settings(deadline=None)
 @given(st.text() | st.builds(json.dumps, st.dictionaries(st.text(), st.integers())))
 def test_no_last_words_break_the_reading(message: str) -> None:
     assert parse_pod(item(ended(message), phase="Failed")).message == message[:4096]

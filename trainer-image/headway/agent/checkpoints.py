@@ -115,14 +115,16 @@ class Checkpoints:
         self._saved_at = time.monotonic()
         self._distrusted += 1
         trusted = self._distrusted <= _TRIES_FROM_MEMORY
-        newest = self._in_storage
-        source = choose(held, placement, self._states.knows, newest) if trusted else None
+        source = self._choose(placement, held) if trusted else None
         self._fetched = bool(source and source.donors)
         return source
 
     def in_memory(self, placement: Placement, held: Mapping[int, Collection[Copy]]) -> bool:
         """Whether a generation of these ranks could start from memory."""
-        return choose(held, placement, self._states.knows, self._in_storage) is not None
+        return self._choose(placement, held) is not None
+
+    def _choose(self, placement: Placement, held: Mapping[int, Collection[Copy]]) -> Source | None:
+        return choose(held, placement, self._states.knows, self._in_storage)
 
     def _place(self, placement: Placement) -> None:
         if placement != self._placement:

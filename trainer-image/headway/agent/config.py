@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headway.checkpoint.retry import RetryPolicy
+from headway.checkpoint.stores import Store, open_store
 from headway_api import contract
 from headway_api.trainingjob import Checkpoint
 
@@ -75,6 +77,18 @@ class PodConfig:
     def world_size(self) -> int:
         """Ranks in the whole group."""
         return self.replicas * self.processes
+
+    def open_store(self, retry: RetryPolicy | None = None) -> Store:
+        """The job's root in storage.
+
+        Args:
+            retry: How long requests are tried; None for the store's own way.
+
+        Raises:
+            ValueError: it can't be what `storage_uri` says.
+        """
+        endpoint, region = self.storage_endpoint or None, self.storage_region or None
+        return open_store(self.storage_uri, endpoint=endpoint, region=region, retry=retry)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], command: Sequence[str]) -> PodConfig:

@@ -377,10 +377,9 @@ class Group:
             return []
         if any(i in self.members and i < self.replicas for i in self.leaving):
             return []  # when it is gone one knows whether a successor comes
-        missing = self.replicas - len(self._present)
-        if missing and len(self._present) < (self.smallest or self.replicas):
-            return []
-        if missing and not self._waited:
+        if not self.may_begin:
+            if len(self._present) < self._fewest:
+                return []
             self._wait += 1
             return [Wait(self._wait)]
         self._pending = True
@@ -391,8 +390,12 @@ class Group:
     @property
     def may_begin(self) -> bool:
         """Whether the generation that was decided on can still begin."""
-        enough = self.replicas if not self._waited else self.smallest or self.replicas
+        enough = self._fewest if self._waited else self.replicas
         return 0 in self._present and len(self._present) >= enough
+
+    @property
+    def _fewest(self) -> int:
+        return self.smallest or self.replicas
 
     def interrupted(self) -> list[Action]:
         """The shell could not begin after all (a member was lost in between): look again."""

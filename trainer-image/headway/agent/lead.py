@@ -395,13 +395,14 @@ class Lead:
             log.info("restarting in %g s", pause)
         await asyncio.sleep(pause)
         try:
-            if self._group.next_placement != self._group.placement and not self._group.absent:
-                # Who has other ranks now may have to start from storage.
-                held = {index: c.copies for index, c in self._connections.items()}
-                if not self._checkpoints.in_memory(self._group.next_placement, held):
-                    await self._checkpoints.send_the_rest(_LAST_SECONDS)
+            placement = self._group.next_placement
+            # Who has other ranks now may have to start from storage.
+            if placement != self._group.placement and not self._checkpoints.in_memory(
+                placement, self._held
+            ):
+                await self._send_the_rest(_LAST_SECONDS)
             # Another lead has led those who hold something: is there anything newer?
-            look = not self._led and any(c.copies for c in self._connections.values())
+            look = not self._led and any(self._held.values())
             generation = await self._checkpoints.claim(self._group.highest, look=look)
         except Fenced as error:
             self._post(lambda e=error: self._fenced(str(e)))  # type: ignore[misc]
@@ -420,8 +421,7 @@ class Lead:
         self._led = True
         group.began(generation, time.monotonic())
         self._reporter.began(generation)
-        held = {index: connection.copies for index, connection in self._connections.items()}
-        source = self._checkpoints.begin(generation, group.placement, held)
+        source = self._checkpoints.begin(generation, group.placement, self._held)
         if before.world_size not in (0, group.world_size):
             self._resized(before.world_size)
         where = f" from {source.id} in memory" if source else ""
@@ -438,6 +438,11 @@ class Lead:
             self._send({**start, "restore": self._restore_order(source, index)}, to=index)
         self._checkpoints.began(source)
         return []
+
+    @property
+    def _held(self) -> dict[int, list[Copy]]:
+        """What each connected node has in memory."""
+        return {index: connection.copies for index, connection in self._connections.items()}
 
     def _resized(self, before: int) -> None:
         group = self._group

@@ -201,8 +201,8 @@ class Node:
             self._link = None
         if not spared:
             self._files.end()
-        if self._meeting is not None and not spared:
-            self._meeting.close()
+            if self._meeting is not None:
+                self._meeting.close()
 
     async def _spare(self, patience: float) -> list[Worker]:
         """The workers that go on in the next generation."""

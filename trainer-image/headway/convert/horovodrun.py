@@ -138,7 +138,7 @@ def parse(words: Sequence[str]) -> Launch:
         if switch not in launch.env:  # as in Horovod, what belongs to it does not count then
             idle = [name for name in launch.env if name.startswith(f"{switch}_")]
             launch.useless += [f"{name}={launch.env.pop(name)}" for name in idle]
-    launch.unclear += [f"horovodrun's {option.text} is not known here" for option in unknown]
+    launch.ask_about(unknown)
     return launch
 
 

@@ -65,7 +65,7 @@ def parse(words: Sequence[str]) -> Launch:
     launch = Launch("mpirun", program)
     for option in known:
         _apply(option, launch)
-    launch.unclear += [f"mpirun's {option.text} is not known here" for option in unknown]
+    launch.ask_about(unknown)
     if ":" in words[program:]:
         launch.unclear.append("mpirun starts several programs (`:`): the ranks of a job run one")
     return launch

@@ -61,6 +61,10 @@ class Launch:
     unclear: list[str] = field(default_factory=list)
     horovod: bool = False
 
+    def ask_about(self, unknown: Sequence[Option]) -> None:
+        """Options of the launcher that nobody here knows."""
+        self.unclear += [f"{self.tool}'s {option.text} is not known here" for option in unknown]
+
 
 def resolved(launch: Launch, env: Mapping[str, str]) -> None:
     """Fills in numbers that are variables of the container, such as `-np $NP`."""

@@ -45,7 +45,7 @@ def parse(words: Sequence[str], python: Sequence[str], tool: str = "torchrun") -
         launch.unclear.append(
             "torch.distributed.launch gave each rank --local-rank: read LOCAL_RANK instead"
         )
-    launch.unclear += [f"{tool}'s {option.text} is not known here" for option in unknown]
+    launch.ask_about(unknown)
     return launch
 
 

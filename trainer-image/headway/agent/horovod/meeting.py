@@ -31,9 +31,6 @@ class Meeting:
     Args:
         config: This pod.
         say: Sends a message to the lead, which passes it on to the other pods.
-
-    Attributes:
-        resizable: Local ranks whose script is elastic: they can go on in another generation.
     """
 
     def __init__(self, config: PodConfig, say: Callable[[Message], None]) -> None:
@@ -112,7 +109,7 @@ class Meeting:
         return set(self._waiting)
 
     async def news(self, seconds: float) -> None:
-        """Wait until another rank waits, or `woken`; at most so long."""
+        """Wait until another rank waits, or has ended; at most so long."""
         self._news.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), seconds)
@@ -136,7 +133,7 @@ class Meeting:
         scope, _, process = path.partition("/")
         if scope != _NEW_PLACE:
             return None
-        local_rank = int(process.rpartition(":")[2])
+        local_rank = _local_rank(process)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[local_rank] = answer
         self._news.set()
@@ -160,7 +157,7 @@ class Meeting:
             text = None if value is None else base64.b64encode(value).decode()
             self._say({"type": "meet", "generation": self._generation, "path": path, "value": text})
         elif value is not None:
-            self._listen(int(key.rpartition(":")[2]), value)
+            self._listen(_local_rank(key), value)
 
     def _listen(self, local_rank: int, value: bytes) -> None:
         try:
@@ -169,3 +166,8 @@ class Meeting:
             log.warning("local rank %d can't be told of other sizes: %s", local_rank, error)
         else:
             self._say_resizable(local_rank)
+
+
+def _local_rank(process: str) -> int:
+    """Of a process as Horovod names it: `host:local rank`."""
+    return int(process.rpartition(":")[2])

@@ -17,7 +17,7 @@ from pathlib import Path
 from headway.agent.config import PodConfig
 from headway.checkpoint.errors import CheckpointError
 from headway.checkpoint.retry import RetryPolicy
-from headway.checkpoint.stores import Store, open_store
+from headway.checkpoint.stores import Store
 from headway_api import contract
 
 log = logging.getLogger(__name__)
@@ -149,10 +149,5 @@ class Files:
 
     def _open(self) -> Store:
         if self._store is None:
-            self._store = open_store(
-                self._config.storage_uri,
-                endpoint=self._config.storage_endpoint or None,
-                region=self._config.storage_region or None,
-                retry=_RETRY,
-            )
+            self._store = self._config.open_store(_RETRY)
         return self._store
