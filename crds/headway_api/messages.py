@@ -113,6 +113,8 @@ class ProgressReport(StatusModel):
 
     session: str
     """Identity of the lead agent's process."""
+    number: int = 0
+    """Counts a session's reports: they may arrive in another order."""
     attempt: int
     generation: int
     state: str = "Starting"

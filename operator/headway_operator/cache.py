@@ -49,7 +49,7 @@ class Cache:
     def put(self, resource: Resource, item: Object) -> tuple[JobKey, ...]:
         """Take in an object's state; the jobs that it matters to, none if it was known."""
         if resource == POD:
-            self._seen(_job_of(item), item["metadata"]["uid"])
+            self._seen(job_of(item), item["metadata"]["uid"])
         if item["metadata"]["uid"] in self._buried:
             return ()
         if resource == TRAINING_JOB:
@@ -68,7 +68,7 @@ class Cache:
             key = (metadata["namespace"], metadata["name"])
             return self._forget_job(key, metadata["uid"])
         if resource == POD:
-            return self.forget_pod(_job_of(item), metadata["name"], metadata["uid"])
+            return self.forget_pod(job_of(item), metadata["name"], metadata["uid"])
         if resource == NODE:
             self._nodes.pop(metadata["name"], None)
             self._lost.discard(metadata["name"])
@@ -121,7 +121,7 @@ class Cache:
             return
         self._put_pod(item)
         pod, now = parse_pod(item), asyncio.get_running_loop().time()
-        self._unseen.setdefault(_job_of(item), {})[pod.uid] = (now, pod)
+        self._unseen.setdefault(job_of(item), {})[pod.uid] = (now, pod)
 
     def unseen(self, key: JobKey, *, older_than: float = 0.0) -> tuple[Pod, ...]:
         """Pods that no watch has told of within so many seconds of their making.
@@ -183,7 +183,7 @@ class Cache:
         return self._tell(key)
 
     def _put_pod(self, item: Object) -> tuple[JobKey, ...]:
-        key, pod = _job_of(item), parse_pod(item)
+        key, pod = job_of(item), parse_pod(item)
         known = self._pods.get(key, {}).get(pod.name)
         if known is not None:
             if pod.version <= known.version:
@@ -252,7 +252,8 @@ def _version(item: Mapping[str, Any]) -> int:
     return int(item["metadata"]["resourceVersion"])
 
 
-def _job_of(item: Object) -> JobKey:
+def job_of(item: Object) -> JobKey:
+    """The job that a pod is labelled with."""
     metadata = item["metadata"]
     return metadata["namespace"], metadata["labels"][contract.LABEL_JOB]
 

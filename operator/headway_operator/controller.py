@@ -13,8 +13,9 @@ from headway_api.messages import ProgressReport
 from headway_api.runtime import TrainingRuntimeSpec
 from headway_operator.apply import Applier, Blocked, retry_after
 from headway_operator.budget import ProgressBudget
-from headway_operator.cache import Cache, JobKey
+from headway_operator.cache import Cache, JobKey, job_of
 from headway_operator.cluster.client import (
+    POD,
     ApiError,
     Conflict,
     KubeClient,
@@ -27,7 +28,14 @@ from headway_operator.settings import Settings
 from headway_operator.silence import Silences
 from headway_operator.trainingjob.plan import Plan
 from headway_operator.trainingjob.reconcile import reconcile
-from headway_operator.trainingjob.view import Job, Obstacle, View, parse_job
+from headway_operator.trainingjob.view import (
+    Job,
+    Obstacle,
+    View,
+    controller_uid,
+    final_report,
+    parse_job,
+)
 from headway_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -103,6 +111,8 @@ class Controller:
         change = self._cache.remove if kind == "DELETED" else self._cache.put
         for key in change(resource, item):
             self.wake(key)
+        if resource == POD:
+            self._hear_last_words(item)
 
     def wake(self, key: JobKey) -> None:
         """Have a job looked at: ahead of new jobs if it has pods already."""
@@ -118,14 +128,37 @@ class Controller:
         if item is None:
             return False
         self._metrics.progress_reports.inc()
-        known = self.latest_progress(key)
-        self._progress[key] = (item["metadata"]["uid"], report)
-        if known is None or _tells_news(known, report):
+        self._take(key, item["metadata"]["uid"], report)
+        return True
+
+    def _hear_last_words(self, item: Object) -> None:
+        """Take the report that a lead has left in its termination message.
+
+        At once: by the time that its job is looked at, the pod may be gone, and with it the only
+        word of the checkpoint that it saved last.
+        """
+        report = final_report(item)
+        if report is None:
+            return
+        key, owner = job_of(item), controller_uid(item)
+        job = self._cache.job(key)
+        if job is not None and job["metadata"]["uid"] != owner:
+            return
+        _, known = self._progress.get(key, (owner, None))
+        if known is not None and known.session == report.session:
+            report = report.model_copy(update={"events": known.events})
+        self._take(key, owner, report)
+
+    def _take(self, key: JobKey, uid: str, report: ProgressReport) -> None:
+        of, known = self._progress.get(key, (uid, None))
+        if of == uid and known is not None and _is_overtaken(report, known):
+            return
+        self._progress[key] = (uid, report)
+        if of != uid or known is None or _tells_news(known, report):
             self.wake(key)
         else:
             left = self._budget.left(key, asyncio.get_running_loop().time())
             self._queue.add_later(key, left)
-        return True
 
     def heard(self, key: JobKey, uid: str, silent: Collection[str] | None = None) -> None:
         """Take note that a pod of a job speaks.
@@ -339,6 +372,13 @@ class Controller:
         self._refusals.pop(key, None)
         self._progress.pop(key, None)
         self._silences.forget(key)
+
+
+def _is_overtaken(report: ProgressReport, known: ProgressReport) -> bool:
+    """Whether a report is older than the one that is known: they may come by several ways."""
+    if report.session == known.session:
+        return report.number < known.number
+    return report.attempt < known.attempt
 
 
 def _tells_news(known: ProgressReport, report: ProgressReport) -> bool:

@@ -37,12 +37,11 @@ class Situation:
     def of(
         cls, view: View, now: datetime, spec: TrainingJobSpec, runtime: TrainingRuntimeSpec | None
     ) -> Situation:
-        """Take in what the lead reports, by its messages or with its last words."""
+        """Take in what the lead reports."""
         policy = spec.failure_policy or FailurePolicy()
-        status, over = view.job.status, False
-        for report in _reports(view, status.attempt or 1):
-            restarts, beyond = taken_over(status, report, status.attempt or 1, policy.max_restarts)
-            over = over or beyond
+        status, over, report = view.job.status, False, view.progress
+        if report is not None:
+            restarts, over = taken_over(status, report, status.attempt or 1, policy.max_restarts)
             if status.restarts is not None or restarts.lead is not None:
                 status = status.model_copy(update={"restarts": restarts})
             if _is_current(report, status):
@@ -102,15 +101,6 @@ class Situation:
             + reported(self.view.progress),
             requeue_after=None if wait is None else max(wait, 0.0),
         )
-
-
-def _reports(view: View, attempt: int) -> list[ProgressReport]:
-    """What the lead said, its last words last."""
-    said = [view.progress] if view.progress is not None else []
-    lead = next((pod for pod in view.pods if pod.index == 0 and pod.attempt >= attempt), None)
-    if lead is not None and lead.report is not None and lead.report.progress is not None:
-        said.append(lead.report.progress)
-    return said
 
 
 def _is_current(report: ProgressReport, status: TrainingJobStatus) -> bool:

@@ -176,6 +176,15 @@ def parse_pod(item: Mapping[str, Any]) -> Pod:
     )
 
 
+def final_report(item: Mapping[str, Any]) -> ProgressReport | None:
+    """What the lead reported last, from the JSON of its pod; None for any other pod."""
+    if (item["metadata"].get("labels") or {}).get(contract.LABEL_INDEX) != "0":
+        return None
+    ended = (_container(item.get("status") or {}).get("state") or {}).get("terminated") or {}
+    words = _last_words(ended.get("message") or "")
+    return None if words is None else words.progress
+
+
 def controller_uid(item: Mapping[str, Any]) -> str:
     """UID of the object that controls this one; empty without one."""
     for owner in item["metadata"].get("ownerReferences") or ():

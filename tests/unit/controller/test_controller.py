@@ -1,6 +1,7 @@
 """The controller's ways with an API server that says no."""
 
 import asyncio
+import json
 import logging
 from itertools import pairwise
 from typing import Any
@@ -9,7 +10,13 @@ import pytest
 from controller_desk import LAB, Desk, at_work, now, until
 from virtual import run
 
-from headway_api.contract import ANNOTATION_SPEC_HASH, LABEL_ATTEMPT, LABEL_INDEX, LABEL_JOB
+from headway_api.contract import (
+    ANNOTATION_SPEC_HASH,
+    CONTAINER,
+    LABEL_ATTEMPT,
+    LABEL_INDEX,
+    LABEL_JOB,
+)
 from headway_api.messages import ProgressReport
 from headway_operator.cluster.client import EVENT, POD, ApiError, api_error
 from headway_operator.resources import TRAINING_JOB
@@ -409,6 +416,61 @@ def test_news_do_not_wait_for_the_interval() -> None:
             beyond = a_report(1, generation=3, restartsTotal=2, restartsCounted=2)
             controller.record_progress(KEY, beyond)
             await until(lambda: _phase_is(desk, "Failed"), within=1)
+
+    run(test())
+
+
+def test_a_report_that_another_has_overtaken_is_not_taken() -> None:
+    """A report under way by the other replica must not take a newer one back."""
+
+    async def test() -> None:
+        desk = Desk()
+        async with at_work(desk) as controller:
+            await desk.submit()
+            await until(lambda: desk.has("digits-0"))
+            assert controller.record_progress(KEY, a_report(20, number=3))
+            assert controller.record_progress(KEY, a_report(19, number=2))
+            latest = controller.latest_progress(KEY)
+            assert latest is not None
+            assert latest.step == 20
+            assert controller.record_progress(KEY, a_report(2, number=1, session="next"))
+            assert controller.record_progress(KEY, a_report(20, attempt=0, session="before"))
+            latest = controller.latest_progress(KEY)
+            assert latest is not None
+            assert latest.session == "next"
+
+    run(test())
+
+
+def test_last_words_of_a_pod_that_is_gone_in_the_same_moment_are_in_the_status() -> None:
+    """The checkpoint that SIGTERM saved is told by the termination message, if by anything."""
+
+    async def test() -> None:
+        desk = Desk()
+        async with at_work(desk) as controller:
+            await desk.submit()
+            await until(lambda: desk.has("digits-0"))
+            await desk.start()
+            saved = {"step": 20, "uri": "s3://b/20", "time": "2026-01-01T00:00:00Z"}
+            told = [{"id": "1", "reason": "CheckpointFallback", "message": "step 5 is damaged"}]
+            controller.record_progress(KEY, a_report(19, number=6, events=told))
+            words = {
+                "reason": "Preempted",
+                "exitCode": 143,
+                "progress": a_report(20, number=7, checkpoint=saved, restartsTotal=2).wire(),
+            }
+            ended = {"exitCode": 143, "message": json.dumps(words)}
+            container = {"name": CONTAINER, "state": {"terminated": ended}}
+            await desk.edit({"suspend": True})
+            await desk.report("digits-0", {"phase": "Failed", "containerStatuses": [container]})
+            await desk.delete(POD, LAB, "digits-0")
+            await until(lambda: _phase_is(desk, "Suspended"))
+            status = await desk.status()
+            assert status["progress"]["step"] == 20
+            assert status["checkpoint"]["step"] == 20
+            assert status["restarts"]["total"] == 2
+            reasons = [event["reason"] for event in (await desk.list(EVENT)).items]
+            assert reasons.count("CheckpointFallback") == 1
 
     run(test())
 

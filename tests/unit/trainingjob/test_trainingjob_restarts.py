@@ -4,12 +4,12 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from job_views import NOW, a_job, a_pod, a_report, a_view, at, stamp
+from job_views import NOW, a_pod, a_report, at, stamp
 
 from headway_api.failure import Decision, Failure
-from headway_api.messages import ProgressReport, TerminationReport
+from headway_api.messages import ProgressReport
 from headway_api.trainingjob import LastRestart, LeadRestarts, Restarts, TrainingJobStatus
 from headway_operator.trainingjob.failure import Loss
 from headway_operator.trainingjob.group import Group
@@ -20,7 +20,6 @@ from headway_operator.trainingjob.restarts import (
     replace_at,
     taken_over,
 )
-from headway_operator.trainingjob.situation import Situation
 
 LIMIT = 10
 
@@ -31,7 +30,6 @@ def taking(status: TrainingJobStatus, report: ProgressReport) -> TrainingJobStat
     return status.model_copy(update={"restarts": restarts, "generation": generation})
 
 
-@settings(deadline=None)
 @given(
     counted=st.lists(st.booleans(), max_size=8),
     picks=st.lists(st.integers(0, 8), max_size=20),
@@ -52,7 +50,6 @@ def test_reports_late_twice_or_out_of_order_count_each_restart_once(
     assert (status.restarts.total, status.restarts.counted) == (len(counted), sum(counted))
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_sessions_add_up_and_old_ones_never_come_back(seed: int) -> None:
     """Each new lead starts its own count, in a generation above all before."""
@@ -93,17 +90,6 @@ def test_the_budget_is_never_counted_beyond(
     report = a_report(restartsTotal=more, restartsCounted=more)
     restarts, beyond = taken_over(status, report, 1, LIMIT)
     assert (restarts.counted, beyond) == (expected, over)
-
-
-def test_the_leads_last_words_count_like_a_report() -> None:
-    """Restarts since the last report are not lost with the pod that could still say them."""
-    ended = a_pod(0, "Failed")
-    said = {"reason": "Error", "exitCode": 1, "progress": a_report(restartsTotal=2).wire()}
-    dead = replace(ended, report=TerminationReport.model_validate(said))
-    job = a_job()
-    here = Situation.of(a_view(job, dead, progress=a_report(restartsTotal=1)), NOW, job.spec, None)
-    assert here.status.restarts is not None
-    assert here.status.restarts.total == 2
 
 
 def a_loss(uid: str = "uid-1") -> Loss:

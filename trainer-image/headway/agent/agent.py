@@ -21,7 +21,7 @@ from headway.agent.member import Member, unless
 from headway.agent.peers import Peers
 from headway.agent.reporting import Reporter
 from headway.checkpoint.errors import BucketMissing, StoreDenied, StoreUnavailable
-from headway.checkpoint.stores import Store, check, open_store
+from headway.checkpoint.stores import Store, check
 from headway.tracking.history import HistoryWriter
 from headway_api.contract import ExitCode
 from headway_api.messages import JoinResponse, PeersResponse, TerminationReport
@@ -172,12 +172,7 @@ async def _prepare(
     if not config.leads or not config.storage_uri:
         return answer, None
     try:
-        store = await asyncio.to_thread(
-            open_store,
-            config.storage_uri,
-            endpoint=config.storage_endpoint or None,
-            region=config.storage_region or None,
-        )
+        store = await asyncio.to_thread(config.open_store)
         await _storage_works(store, endpoint, reporter)
     except (BucketMissing, StoreDenied, ValueError) as error:
         raise StorageRefusedError(f"storage can't be used: {error}") from error
@@ -193,7 +188,7 @@ async def _storage_works(store: Store, endpoint: Endpoint | None, reporter: Repo
             log.warning("%s", message)
             reporter.group("Waiting", message, 0, 0, None)
             if endpoint:
-                await endpoint.report(reporter.report)
+                await endpoint.report(reporter.next())
         await asyncio.sleep(_STORAGE_RETRY_SECONDS)
 
 
@@ -215,7 +210,7 @@ def _preempted(message: str) -> TerminationReport:
 
 def _last_words(code: int, leading: _Leading | None) -> TerminationReport:
     finish = leading.lead.ended if leading else None
-    progress = leading.reporter.report if leading else None
+    progress = leading.reporter.next() if leading else None
     if finish is not None:
         return TerminationReport(
             reason=finish.reason,

@@ -190,13 +190,18 @@ class Reporter:
         self._update(events=list(self._events))
         self._urgent.set()
 
+    def next(self) -> ProgressReport:
+        """The report as it is to be sent now, with a number of its own."""
+        self._update(number=self.report.number + 1)
+        return self.report
+
     async def run(self, endpoint: Endpoint) -> None:
         """Send reports until cancelled."""
         sent: ProgressReport | None = None
         while True:
             self._urgent.clear()
             if self.report != sent or self.report.silent:
-                report = self.report
+                report = self.next()
                 sent = report if await endpoint.report(report) else None
             await asyncio.sleep(_SOONEST_SECONDS)
             if self.report.silent:  # its word counts for as long as it is repeated
