@@ -66,6 +66,17 @@ def test_a_part_above_one_request_is_sent_in_pieces_and_comes_back(seaweed: Seaw
     assert restore(store)[1] == contents(state)
 
 
+def test_the_server_keeps_the_bytes_as_they_are(seaweed: SeaweedServer) -> None:
+    """SeaweedFS gzips what has no type, and would unpack it at each restore."""
+    store, before = root(seaweed, "plain"), stored_bytes(seaweed)
+    store.put("part", [bytes(CHUNK)] * 3, size=3 * CHUNK)
+    assert stored_bytes(seaweed) - before >= 3 * CHUNK
+
+
+def stored_bytes(seaweed: SeaweedServer) -> int:
+    return sum(file.stat().st_size for file in seaweed.data_dir.rglob("*.dat"))
+
+
 def test_damaged_objects_on_s3_are_passed_over(seaweed: SeaweedServer) -> None:
     store = root(seaweed, "damage")
     save(store, OLDER, make_state(10))

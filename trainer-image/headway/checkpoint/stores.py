@@ -226,7 +226,7 @@ def open_store(
         credentials = _given_credentials(access_key, secret_key, session_token)
         return _open_s3(uri, endpoint, region, credentials, retry)
     place = Place(without_credentials(uri), credentials=_CREDENTIALS[parts.scheme])
-    client = _client_options(retry, allow_http=False)
+    client = _client_options(retry)
     backend = from_url(uri, client_options=client, retry_config=_retry_config(retry))
     return Store(backend, place, retry)
 
@@ -309,13 +309,18 @@ def _open_s3(
         config["endpoint"] = endpoint
     if region:
         config["region"] = region
+    client = _client_options(retry)
+    client["allow_http"] = plain
+    # On pieces as well, where the library gives no type. SeaweedFS gzips what has none, for a tenth
+    # of the space: a restore of 400 MB then costs the server 1.5 s of CPU instead of 0.4.
+    client["default_headers"] = {"content-type": "application/octet-stream"}
     # A provider replaces all of AWS_*: a given key must not be mixed with another key's token.
     provider = None if credentials is None else lambda: credentials
     bucket = partial(
         S3Store,
         parts.netloc,
         config=config,
-        client_options=_client_options(retry, allow_http=plain),
+        client_options=client,
         retry_config=_retry_config(retry),
         credential_provider=provider,
     )
@@ -326,10 +331,10 @@ def _open_s3(
     return Store(bucket(prefix=prefix or None), place, retry, raw)
 
 
-def _client_options(retry: RetryPolicy, *, allow_http: bool) -> ClientConfig:
+def _client_options(retry: RetryPolicy) -> ClientConfig:
     timeout = timedelta(seconds=retry.request_timeout)
     connect = min(timeout, timedelta(seconds=5))
-    return {"allow_http": allow_http, "timeout": timeout, "connect_timeout": connect}
+    return {"timeout": timeout, "connect_timeout": connect}
 
 
 def _retry_config(retry: RetryPolicy) -> RetryConfig:
