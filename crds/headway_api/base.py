@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
 
@@ -102,6 +102,19 @@ class IntOrString:
         }
 
 
+@dataclass(frozen=True)
+class AnyScalar:
+    """Marks a value that may be a string, a number or a boolean; who reads it checks that.
+
+    A structural schema has no such type, so API servers take anything here.
+    """
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchema:
+        return {"x-kubernetes-preserve-unknown-fields": True}
+
+
 class ApiModel(BaseModel):
     """Base of all API models: camelCase on the wire, unknown fields refused, immutable.
 
@@ -117,15 +130,19 @@ class ApiModel(BaseModel):
         use_attribute_docstrings=True,
     )
     cel: ClassVar[tuple[Rule, ...]] = ()
+    one_of: ClassVar[tuple[str, ...]] = ()
+    """Fields (as on the wire) of which exactly one has to be set."""
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /
     ) -> JsonSchema:
         schema = handler(core_schema)
+        own = handler.resolve_ref_schema(schema)
         if cls.cel:
-            own = handler.resolve_ref_schema(schema)
             own["x-kubernetes-validations"] = [rule.schema() for rule in cls.cel]
+        if cls.one_of:
+            own["oneOf"] = [{"required": [name]} for name in cls.one_of]
         return schema
 
     def wire(self) -> dict[str, object]:
@@ -148,6 +165,18 @@ Quantity = Annotated[
     ),
 ]
 """An amount such as `500m`, `4` or `16Gi`; never negative."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+"""A number that people write and nobody computes, such as the bound of a range: `1e-4`. What we
+compute is a `Decimal`."""
+Scalar = Annotated[
+    Annotated[bool, Strict()]
+    | Annotated[int, Strict()]
+    | Annotated[float, Strict(), Field(allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=1024)],
+    AnyScalar(),
+]
+"""A string, number or boolean as it was written."""
 
 Name = Annotated[
     str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")

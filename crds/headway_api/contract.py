@@ -25,6 +25,17 @@ LABEL_ROLE = f"{GROUP}/role"
 """On a pod: `lead` for worker 0, `worker` for the others."""
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 """On a pod: the group attempt it belongs to (`status.attempt`). Older pods are removed."""
+LABEL_SWEEP = f"{GROUP}/sweep-name"
+"""On a trial's TrainingJob and on a sweep's records: the name of the Sweep."""
+LABEL_TRIAL = f"{GROUP}/trial-index"
+"""On a trial's TrainingJob: number of its configuration, from 0."""
+LABEL_RUN = f"{GROUP}/trial-run"
+"""On a trial's TrainingJob: which repeat of its configuration it is, from 0."""
+ANNOTATION_TRIAL = f"{GROUP}/trial"
+"""On a trial's TrainingJob: JSON of its typed parameters, and of what the search algorithm has to
+know of it later. Written once: the object is the record that this configuration was chosen."""
+ANNOTATION_STOPPED = f"{GROUP}/trial-stopped"
+"""On a trial's TrainingJob that was suspended for good: the rule that stopped it."""
 ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
 """On a pod: hash of what it was built from, to tell an edited job from a repeated event."""
 ANNOTATION_AVOIDS = f"{GROUP}/avoids-nodes"
@@ -152,6 +163,21 @@ MAX_JOB_NAME = 52
 """63 less our longest suffix (`-<index>`, up to 10 characters with room for other kinds)."""
 
 
+MAX_SWEEP_NAME = 42
+"""What a job's name may have, less a trial's suffix (`-<index>-<run>`, up to 10 characters)."""
+
+
+def trial_name(sweep: str, index: int, run: int = 0) -> str:
+    """Deterministic name of a trial's TrainingJob.
+
+    Args:
+        sweep: name of the sweep.
+        index: of the configuration.
+        run: which of the configuration's repeats; the first has no suffix of its own.
+    """
+    return f"{sweep}-{index}-{run}" if run else f"{sweep}-{index}"
+
+
 def lead_hostname(namespace: str, job: str) -> str:
     """Name in the certificate of a job's lead: no DNS knows it, its peers check it."""
     return f"{job}.{namespace}.headway.internal"
@@ -180,5 +206,7 @@ class ExitCode(IntEnum):
     """The lead has used up `maxRestarts` in place."""
     PEER_LOST = 81
     """This pod is healthy, but its lead went away for longer than it may wait."""
+    PAUSED = 82
+    """All ranks have come to `spec.pauseAtStep`, and their checkpoint is committed."""
     PREEMPTED = 143
     """Ended by SIGTERM with its checkpoint committed (128 + SIGTERM); never counted."""

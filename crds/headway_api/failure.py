@@ -15,7 +15,7 @@ from headway_api.trainingjob import FailurePolicy
 Action = Literal["Fail", "Restart", "RestartWithoutCounting"]
 
 INFRASTRUCTURE = frozenset(
-    {"Evicted", "NodeLost", "PodDeleted", "Preempted", "NodeShutdown", "PeerLost"}
+    {"Evicted", "NodeLost", "PodDeleted", "Preempted", "NodeShutdown", "PeerLost", "Paused"}
 )
 """Reasons that are nobody's fault: restarts for them don't count unless a rule says so."""
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headway_api.base import ApiModel, Rule, StatusModel
-from headway_api.contract import MAX_JOB_NAME
+from headway_api.contract import MAX_JOB_NAME, MAX_SWEEP_NAME
 from headway_api.runtime import TrainingRuntimeSpec
+from headway_api.sweep import SweepRecordSpec, SweepSpec, SweepStatus
 from headway_api.trainingjob import TrainingJobSpec, TrainingJobStatus
 
 
@@ -103,4 +104,40 @@ CLUSTER_TRAINING_RUNTIME = Kind(
     columns=(Column("Framework", ".spec.framework"), Column("Image", ".spec.image"), AGE),
 )
 
-KINDS: tuple[Kind, ...] = (TRAINING_JOB, TRAINING_RUNTIME, CLUSTER_TRAINING_RUNTIME)
+SWEEP = Kind(
+    kind="Sweep",
+    plural="sweeps",
+    description="Many TrainingJobs that look for good parameters.",
+    short_names=("sw",),
+    spec=SweepSpec,
+    status=SweepStatus,
+    rules=name_rules(MAX_SWEEP_NAME, "names of its trials are made from it"),
+    columns=(
+        Column("Phase", ".status.phase", description="What the sweep is doing."),
+        Column("Ended", ".status.ended", description="Ended trials of those to try."),
+        Column("Running", ".status.counts.running", "integer", description="Trials that run."),
+        Column("Failed", ".status.counts.failed", "integer", description="Trials that failed."),
+        Column("Best", ".status.best.values[0]", description="Value of the best trial."),
+        Column("Trial", ".status.best.index", "integer", description="The best trial."),
+        AGE,
+        Column("Reason", ".status.reason", priority=1, description="Why it is in this phase."),
+        Column("Message", ".status.message", priority=1, description="The reason in a sentence."),
+    ),
+)
+
+SWEEP_RECORD = Kind(
+    kind="SweepRecord",
+    plural="sweeprecords",
+    description="What became of a sweep's trials whose TrainingJobs have been cleaned away.",
+    short_names=("swr",),
+    spec=SweepRecordSpec,
+    columns=(AGE,),
+)
+
+KINDS: tuple[Kind, ...] = (
+    TRAINING_JOB,
+    TRAINING_RUNTIME,
+    CLUSTER_TRAINING_RUNTIME,
+    SWEEP,
+    SWEEP_RECORD,
+)

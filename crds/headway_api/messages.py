@@ -10,6 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from headway_api.base import StatusModel
+from headway_api.observations import Observation
 from headway_api.trainingjob import FailurePolicy
 
 
@@ -35,6 +36,15 @@ class PeersResponse(StatusModel):
     """Those with an address."""
 
 
+class Directions(StatusModel):
+    """What the job wants of its lead, and may want otherwise while it runs."""
+
+    pause_at_step: int | None = None
+    """Step after which all ranks save and the pods end."""
+    observe: list[str] = Field(default_factory=list)
+    """Metrics whose course is reported."""
+
+
 class JoinResponse(PeersResponse):
     """Answer to an agent that starts."""
 
@@ -46,6 +56,8 @@ class JoinResponse(PeersResponse):
     """Restarts that already count against the budget."""
     failure_policy: FailurePolicy
     """The job's failure policy, so that the lead decides by the same rules."""
+    directions: Directions = Field(default_factory=Directions)
+    """As of now; later ones come with the answers to progress reports."""
     min_replicas: int | None = None
     """Fewest pods with which the group goes on; None if its size is fixed."""
     certificate: str = Field("", repr=False)
@@ -127,6 +139,8 @@ class ProgressReport(StatusModel):
     eta_seconds: int | None = None
     metrics: dict[str, str] = Field(default_factory=dict)
     updated_at: str | None = None
+    observations: list[Observation] = Field(default_factory=list)
+    """Course of each observed metric in this session."""
     checkpoint: CheckpointReport | None = None
     saves_skipped: int = 0
     """Saves of this session that were due and found no free slot."""
@@ -151,7 +165,7 @@ class TerminationReport(StatusModel):
     """Last words of an agent, at most 4096 bytes of JSON in the termination log."""
 
     reason: str
-    """`Done`, `Error`, `OOMKilled`, `Signal`, `Preempted`, `Config`, `Budget`, `Fenced`, …"""
+    """`Done`, `Paused`, `Error`, `OOMKilled`, `Signal`, `Preempted`, `Config`, `Budget`, …"""
     exit_code: int
     """Exit code of the pod."""
     message: str = ""
@@ -166,3 +180,5 @@ class ReportResponse(StatusModel):
 
     suspend: bool = False
     """The job is being suspended; pods are about to get SIGTERM."""
+    directions: Directions = Field(default_factory=Directions)
+    """What the job wants of its lead now."""

@@ -31,6 +31,7 @@ _ORDER = (
     "items",
     "additionalProperties",
     "required",
+    "oneOf",
     "properties",
 )
 _BOUND = {"string": "maxLength", "array": "maxItems"}

@@ -22,6 +22,7 @@ from headway_api.base import (
     Timestamp,
 )
 from headway_api.horovod import Horovod
+from headway_api.observations import Metric, Observation
 from headway_api.pod import LocalObjectReference, PodOptions, Resources
 
 Framework = Literal["PyTorch", "Horovod"]
@@ -226,6 +227,13 @@ class Network(ApiModel):
     """Makes a headless Service, for scripts that want host names."""
 
 
+class Observe(ApiModel):
+    """Metrics whose whole course matters."""
+
+    metrics: Annotated[list[Metric], ListType("set"), Field(min_length=1, max_length=8)]
+    """Names of reported metrics, e.g. `val_loss`: their course is in `status.observations`."""
+
+
 class RuntimeSpec(ApiModel):
     """What a runtime may give, and a job may override."""
 
@@ -274,6 +282,11 @@ class TrainingJobSpec(RuntimeSpec):
     """Registers a ModelVersion when the job succeeds."""
     suspend: bool = False
     """Takes a checkpoint and gives up all pods while true."""
+    pause_at_step: Annotated[int, Field(ge=1)] | None = None
+    """Takes a checkpoint after this optimizer step and gives up all pods; raise it or remove it to
+    go on."""
+    observe: Observe | None = None
+    """Metrics whose best, last and course are kept in the status."""
     active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
     """Fails the job when it has been active for this long, in seconds; suspended time is free."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
@@ -307,6 +320,11 @@ class TrainingJobSpec(RuntimeSpec):
         Rule(
             "has(self.runtimeRef) || !has(self.model) || has(self.storage)",
             "model needs storage.uri: a version is made from a checkpoint",
+            ".storage.uri",
+        ),
+        Rule(
+            "has(self.runtimeRef) || !has(self.pauseAtStep) || has(self.storage)",
+            "pauseAtStep needs storage.uri: where is the checkpoint to be kept?",
             ".storage.uri",
         ),
         Rule(
@@ -518,6 +536,8 @@ class TrainingJobStatus(StatusModel):
     """When it finished."""
     active_seconds: int | None = None
     """Active time before the latest suspension, for `activeDeadlineSeconds`, in seconds."""
+    paused_at_step: int | None = None
+    """Step after which the job has paused, or is pausing, for `pauseAtStep`."""
     attempt: int | None = None
     """Number of the group of pods: grows each time all pods are replaced."""
     generation: int | None = None
@@ -530,6 +550,10 @@ class TrainingJobStatus(StatusModel):
     """Restarts so far."""
     progress: ProgressStatus | None = None
     """Training progress."""
+    observations: (
+        Annotated[list[Observation], ListType("map", ("metric",)), Field(max_length=8)] | None
+    ) = None
+    """Course of each metric of `observe`; at most 10 s behind, and complete at the end."""
     checkpoint: CheckpointStatus | None = None
     """The newest checkpoint."""
     runtime: Annotated[dict[str, Any], PreserveUnknown()] | None = None

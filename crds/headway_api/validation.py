@@ -144,6 +144,7 @@ def _unknown(path: str, name: str, known: Mapping[str, JsonSchema]) -> Cause:
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
     "integer": int,
+    "number": (int, float),
     "boolean": bool,
     "array": list,
     "object": dict,
@@ -185,6 +186,8 @@ _BOUNDS = {
 
 
 def _check(value: Any, schema: JsonSchema, path: str) -> Iterator[Cause]:
+    if "type" not in schema and schema.get("x-kubernetes-preserve-unknown-fields"):
+        return
     expected = _expected_type(schema)
     fits = isinstance(value, _TYPES[expected])
     if not fits or (isinstance(value, bool) and expected != "boolean"):
@@ -198,8 +201,18 @@ def _check(value: Any, schema: JsonSchema, path: str) -> Iterator[Cause]:
     if isinstance(value, dict):
         missing = [name for name in schema.get("required", ()) if name not in value]
         yield from (Cause(_join(path, name), "Required value") for name in missing)
+    if "oneOf" in schema and isinstance(value, dict):
+        yield from _not_one(value, schema["oneOf"], path)
     for step, item, inner in _members(value, schema):
         yield from _check(item, inner, _join(path, step))
+
+
+def _not_one(value: Object, options: list[JsonSchema], path: str) -> Iterator[Cause]:
+    found = [name for option in options for name in option["required"] if name in value]
+    if len(found) != 1:
+        valid = f"valid indexes: {found}" if found else "none valid"
+        text = f"{path} must validate one and only one schema (oneOf). Found {valid}"
+        yield Cause(path, f"Invalid value: {text}")
 
 
 def _expected_type(schema: JsonSchema) -> str:

@@ -26,10 +26,16 @@ from headway_operator.progress.pki import Identity
 from headway_operator.progress.routes import Services
 from headway_operator.progress.server import Endpoint
 from headway_operator.progress.tokens import ClusterKeySource, TokenVerifier
-from headway_operator.resources import CLUSTER_TRAINING_RUNTIME, TRAINING_JOB, TRAINING_RUNTIME
+from headway_operator.resources import (
+    CLUSTER_TRAINING_RUNTIME,
+    SWEEP,
+    SWEEP_RECORD,
+    TRAINING_JOB,
+    TRAINING_RUNTIME,
+)
 from headway_operator.settings import Settings
 
-OWN_KINDS = (TRAINING_JOB, TRAINING_RUNTIME, CLUSTER_TRAINING_RUNTIME)
+OWN_KINDS = (TRAINING_JOB, TRAINING_RUNTIME, CLUSTER_TRAINING_RUNTIME, SWEEP, SWEEP_RECORD)
 STALLED_SECONDS = 120.0
 """Work that does not get done, or a watch that is silent beyond its time, for so long: restart."""
 RENEWAL_SECONDS = 6 * 3600.0
@@ -194,7 +200,7 @@ class Replica:
         if self._acting is None:
             return ()
         found = []
-        stalled = self._core.controller.stalled_seconds()
+        stalled = self._core.stalled_seconds()
         if stalled > STALLED_SECONDS:
             found.append(f"jobs wait, and none was finished for {stalled:.0f} s")
         for reflector in self._core.reflectors:

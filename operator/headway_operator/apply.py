@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, TypeVar
 
 from headway_api import contract
 from headway_api.trainingjob import TrainingJobStatus
 from headway_operator.cache import Cache, JobKey
 from headway_operator.cluster.client import (
-    EVENT,
     POD,
     SERVICE,
     AlreadyExists,
@@ -29,14 +25,11 @@ from headway_operator.cluster.client import (
 from headway_operator.metrics import Metrics
 from headway_operator.resources import TRAINING_JOB
 from headway_operator.trainingjob.plan import Deletion, Event, Plan
-from headway_operator.trainingjob.times import timestamp
 from headway_operator.trainingjob.view import Job, Obstacle
+from headway_operator.writes import Subject, Writer
 
-T = TypeVar("T")
-COMPONENT = "headway-operator"
 _AT_ONCE = 8
 """Creations of one job in flight: a large group starts soon, and does not crowd out others."""
-_EVENTS_REMEMBERED = 4096
 _REFUSED = {400, 422}
 
 
@@ -57,9 +50,7 @@ class Applier:
     ) -> None:
         self._client = client
         self._cache = cache
-        self._metrics = metrics
-        self._clock = clock
-        self._posted: OrderedDict[str, None] = OrderedDict()
+        self._writer = Writer(client, metrics, clock)
 
     async def apply(self, job: Job, plan: Plan, *, write_status: bool) -> None:
         """Carry out a plan, short of its events.
@@ -104,18 +95,7 @@ class Applier:
 
     async def post(self, job: Job, events: tuple[Event, ...]) -> None:
         """Post events, each once; an event that can't be posted is let go."""
-        for event in events:
-            body = _event_body(job, event, timestamp(self._clock()))
-            name = body["metadata"]["name"]
-            if name in self._posted:
-                continue
-            self._posted[name] = None
-            if len(self._posted) > _EVENTS_REMEMBERED:
-                self._posted.popitem(last=False)
-            try:
-                await self._write("create", EVENT, self._client.create(EVENT, job.namespace, body))
-            except ApiError:  # counted by code; conditions tell the same
-                continue
+        await self._writer.post(_subject(job), events)
 
     # --- children ----------------------------------------------------------------------------
 
@@ -134,7 +114,7 @@ class Applier:
         resource = POD if body["kind"] == POD.kind else SERVICE
         name = body["metadata"]["name"]
         try:
-            made = await self._write(
+            made = await self._writer.write(
                 "create", resource, self._client.create(resource, job.namespace, body)
             )
         except AlreadyExists:
@@ -176,7 +156,7 @@ class Applier:
             POD, job.namespace, name, uid=uid, grace_seconds=deletion.grace_seconds
         )
         try:
-            await self._write("delete", POD, call)
+            await self._writer.write("delete", POD, call)
         except (NotFound, Conflict):  # gone; under its name there may be another
             self._cache.forget_pod(key, name, uid)
             return
@@ -186,14 +166,8 @@ class Applier:
     # --- the job -----------------------------------------------------------------------------
 
     async def _write_status(self, job: Job, status: TrainingJobStatus) -> None:
-        body = {
-            # The version makes a decision from a stale view fail, instead of counting twice.
-            "metadata": {"uid": job.uid, "resourceVersion": job.resource_version},
-            "status": merge_patch_between(job.status.wire(), status.wire()),
-        }
-        call = self._client.patch(TRAINING_JOB, job.namespace, job.name, body, subresource="status")
         try:
-            item = await self._write("patch", TRAINING_JOB, call)
+            item = await self._writer.status(_subject(job), job.status.wire(), status.wire())
         except NotFound:
             self._cache.forget_job((job.namespace, job.name), job.uid)
             raise
@@ -202,58 +176,14 @@ class Applier:
     async def _delete_job(self, job: Job) -> None:
         call = self._client.delete(TRAINING_JOB, job.namespace, job.name, uid=job.uid)
         with suppress(NotFound, Conflict):  # somebody was faster
-            await self._write("delete", TRAINING_JOB, call)
+            await self._writer.write("delete", TRAINING_JOB, call)
         self._cache.forget_job((job.namespace, job.name), job.uid)
 
-    async def _write(self, verb: str, resource: Resource, call: Awaitable[T]) -> T:
-        code = "200"
-        try:
-            return await call
-        except ApiError as error:
-            code = str(error.status)
-            raise
-        finally:
-            self._metrics.api_writes.labels(verb, resource.plural, code).inc()
 
-
-def merge_patch_between(old: Any, new: Any) -> dict[str, Any]:
-    """The JSON merge patch (RFC 7396) that makes `new` of `old`; both are objects."""
-    patch: dict[str, Any] = dict.fromkeys(old.keys() - new.keys())
-    for name, value in new.items():
-        before = old.get(name)
-        if value == before and name in old:
-            continue
-        both = isinstance(value, dict) and isinstance(before, dict)
-        patch[name] = merge_patch_between(before, value) if both else value
-    return patch
+def _subject(job: Job) -> Subject:
+    return Subject(TRAINING_JOB, job.namespace, job.name, job.uid, job.resource_version)
 
 
 def retry_after(error: BaseException) -> float | None:
     """Seconds that the API server asked us to wait."""
     return error.retry_after if isinstance(error, ApiError | Blocked) else None
-
-
-def _event_body(job: Job, event: Event, now: str) -> Object:
-    identity = f"{job.uid}/{event.reason}/{event.count}"
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{job.name}.{digest}", "namespace": job.namespace},
-        "involvedObject": {
-            "apiVersion": contract.API_VERSION,
-            "kind": TRAINING_JOB.kind,
-            "namespace": job.namespace,
-            "name": job.name,
-            "uid": job.uid,
-        },
-        "type": event.type,
-        "reason": event.reason,
-        "message": event.message[:1024],
-        "source": {"component": COMPONENT},
-        "reportingComponent": COMPONENT,
-        "reportingInstance": COMPONENT,
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "count": 1,
-    }

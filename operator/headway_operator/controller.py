@@ -11,19 +11,20 @@ from datetime import UTC, datetime
 
 from headway_api.messages import ProgressReport
 from headway_api.runtime import TrainingRuntimeSpec
-from headway_operator.apply import Applier, Blocked, retry_after
+from headway_operator.apply import Applier, Blocked
 from headway_operator.budget import ProgressBudget
 from headway_operator.cache import Cache, JobKey, job_of
 from headway_operator.cluster.client import (
     POD,
-    ApiError,
     Conflict,
     KubeClient,
     NotFound,
     Object,
     Resource,
 )
+from headway_operator.loop import CONFLICTS, SOONEST_SECONDS, Loop, keeps_changing
 from headway_operator.metrics import Metrics
+from headway_operator.progress.summary import with_known_course
 from headway_operator.settings import Settings
 from headway_operator.silence import Silences
 from headway_operator.trainingjob.plan import Plan
@@ -36,16 +37,9 @@ from headway_operator.trainingjob.view import (
     final_report,
     parse_job,
 )
-from headway_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
-CONFLICTS = 5
-"""Fresh reads in a row, before a job that others keep writing waits its turn."""
-
-
-SOONEST_SECONDS = 0.05
-"""Least time until a look that no event asked for: a mistake in a policy must not spin."""
 UNSEEN_SECONDS = 15.0
 """After which a pod that we have made should have been told of by the watch."""
 
@@ -92,13 +86,17 @@ class Controller:
         self._settings = settings
         self._metrics = metrics or Metrics()
         self._clock = clock
-        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._applier = Applier(client, cache, self._metrics, clock)
-        self._queue: WorkQueue[JobKey] = WorkQueue()
+        self._loop = Loop(
+            self._reconcile,
+            settings,
+            self._metrics,
+            rng or random.Random(),  # noqa: S311 - jitter
+            self._metrics.queue_depth.set,
+        )
         self._budget = ProgressBudget(
             settings.progress_seconds, settings.progress_writes_per_second
         )
-        self._failures: dict[JobKey, int] = {}
         self._refusals: dict[JobKey, _Refusal] = {}
         self._progress: dict[JobKey, tuple[str, ProgressReport]] = {}
         self._silences = Silences()
@@ -116,8 +114,7 @@ class Controller:
 
     def wake(self, key: JobKey) -> None:
         """Have a job looked at: ahead of new jobs if it has pods already."""
-        self._queue.add(key, first=self._cache.has_pods(key))
-        self._metrics.queue_depth.set(len(self._queue))
+        self._loop.wake(key, first=self._cache.has_pods(key))
 
     def record_progress(self, key: JobKey, report: ProgressReport) -> bool:
         """Take a report of a job's lead agent; false if there is no such job.
@@ -153,12 +150,14 @@ class Controller:
         of, known = self._progress.get(key, (uid, None))
         if of == uid and known is not None and _is_overtaken(report, known):
             return
+        if of == uid and known is not None:
+            report = with_known_course(report, known)
         self._progress[key] = (uid, report)
         if of != uid or known is None or _tells_news(known, report):
             self.wake(key)
         else:
             left = self._budget.left(key, asyncio.get_running_loop().time())
-            self._queue.add_later(key, left)
+            self._loop.wake_later(key, left)
 
     def heard(self, key: JobKey, uid: str, silent: Collection[str] | None = None) -> None:
         """Take note that a pod of a job speaks.
@@ -194,7 +193,7 @@ class Controller:
 
     def stalled_seconds(self) -> float:
         """How long there has been work and none of it was finished: for the liveness probe."""
-        return self._queue.stalled_seconds()
+        return self._loop.stalled_seconds()
 
     @property
     def metrics(self) -> Metrics:
@@ -204,48 +203,14 @@ class Controller:
     @property
     def idle(self) -> bool:
         """Whether nothing waits or is being worked on; later wishes aside."""
-        return not len(self._queue) and not self._queue.working
+        return self._loop.idle
 
     # --- the loop --------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Work until cancelled."""
         self._silences = Silences(asyncio.get_running_loop().time())
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._settings.workers):
-                    group.create_task(self._work())
-        finally:
-            self._queue.close()
-
-    async def _work(self) -> None:
-        while True:
-            key = await self._queue.get()
-            self._metrics.queue_depth.set(len(self._queue))
-            try:
-                await self._attempt(key)
-            finally:
-                self._queue.done(key)
-
-    async def _attempt(self, key: JobKey) -> None:
-        """Reconcile one job and decide when to look again."""
-        loop = asyncio.get_running_loop()
-        began, outcome = loop.time(), "done"
-        self._queue.forget_timer(key)
-        try:
-            wait = await self._reconcile(key)
-            self._failures.pop(key, None)
-        except (ApiError, Blocked) as error:
-            outcome = "blocked" if isinstance(error, Blocked) else type(error).__name__
-            wait = self._backoff(key, retry_after(error))
-            logger.info("%s/%s: %s; next try in %.1f s", *key, error, wait)
-        except Exception:  # a bug met by one job must not stop the others
-            outcome = "bug"
-            wait = self._backoff(key, None)
-            logger.exception("%s/%s: reconcile failed; next try in %.1f s", *key, wait)
-        if wait is not None:
-            self._queue.add_later(key, wait)
-        self._metrics.reconcile_seconds.labels(outcome).observe(loop.time() - began)
+        await self._loop.run(self._settings.workers)
 
     async def _reconcile(self, key: JobKey) -> float | None:
         """Bring one job nearer to what it should be; seconds until the next look."""
@@ -262,7 +227,7 @@ class Controller:
             except NotFound:
                 if self._cache.job(key) is not None:
                     raise
-        raise Conflict(409, "Conflict", "somebody else keeps writing this job")
+        raise keeps_changing()
 
     async def _step(self, key: JobKey, view: View) -> float | None:
         plan = reconcile(view, self._clock())
@@ -284,7 +249,7 @@ class Controller:
     async def _carry_out(self, key: JobKey, view: View, plan: Plan) -> float | None:
         """Apply a plan and post its events; seconds until the next look."""
         time = asyncio.get_running_loop().time()
-        waits = [plan.requeue_after, self._settings.resync_seconds * self._rng.uniform(0.9, 1.1)]
+        waits = [plan.requeue_after, self._loop.resync()]
         write = plan.status is not None
         if write and not plan.urgent:
             patience = self._budget.take(key, time)
@@ -343,13 +308,6 @@ class Controller:
         until = asyncio.get_running_loop().time() + self._settings.resync_seconds * 0.9
         self._refusals[key] = _Refusal(obstacle, view.job.generation, until)
 
-    def _backoff(self, key: JobKey, asked: float | None) -> float:
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        longest = self._settings.backoff_limit_seconds
-        wait = min(self._settings.backoff_seconds * 2.0 ** min(failures, 16), longest)
-        return max(asked or 0.0, wait * self._rng.uniform(0.5, 1.0))
-
     def _count(self, key: JobKey, plan: Plan) -> None:
         assert plan.status is not None
         self._set_phase(key, plan.status.phase)
@@ -368,7 +326,7 @@ class Controller:
     def _forget(self, key: JobKey) -> None:
         self._set_phase(key, None)
         self._budget.forget(key)
-        self._failures.pop(key, None)
+        self._loop.forget(key)
         self._refusals.pop(key, None)
         self._progress.pop(key, None)
         self._silences.forget(key)

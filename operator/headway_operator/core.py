@@ -16,7 +16,10 @@ from headway_operator.controller import Controller
 from headway_operator.metrics import Metrics
 from headway_operator.progress.directory import CachedDirectory
 from headway_operator.reflector import Reflector
+from headway_operator.resources import SWEEP, SWEEP_RECORD
 from headway_operator.settings import Settings
+from headway_operator.sweep.chooser import ProcessChooser
+from headway_operator.sweep.controller import SweepController
 
 
 class Core:
@@ -41,7 +44,9 @@ class Core:
         own_kinds: Iterable[Resource] = (),
     ) -> None:
         self.cache = Cache()
+        metrics = metrics or Metrics()
         self.controller = Controller(client, self.cache, settings, metrics=metrics)
+        self.sweeps = SweepController(client, settings, metrics, ProcessChooser())
         self.directory = CachedDirectory(self.cache, self.controller)
         self.acting = asyncio.Event()
         self._client = client
@@ -60,7 +65,13 @@ class Core:
 
     def observe(self, resource: Resource, kind: str, item: Object) -> None:
         """Take in one change: ADDED, MODIFIED or DELETED."""
-        self.controller.observe(resource, kind, item)
+        if resource not in {SWEEP, SWEEP_RECORD}:
+            self.controller.observe(resource, kind, item)
+        self.sweeps.observe(resource, kind, item)
+
+    def stalled_seconds(self) -> float:
+        """How long there has been work and none of it was finished: for the liveness probe."""
+        return max(self.controller.stalled_seconds(), self.sweeps.stalled_seconds())
 
     async def run(self, *ready: asyncio.Event) -> None:
         """Watch and act until cancelled.
@@ -76,3 +87,4 @@ class Core:
                 await event.wait()
             self.acting.set()
             tasks.create_task(self.controller.run())
+            tasks.create_task(self.sweeps.run())

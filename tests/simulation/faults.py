@@ -146,9 +146,11 @@ class FaultyClient:
             raise TooManyRequests(429, "TooManyRequests", "simulated", self._rng.choice([None, 2]))
         if kind == "lost request":
             raise Unavailable(500, "InternalError", "simulated, not carried out")
-        answer = await call()
-        if crash == "after":
-            await self._die(crash)
+        try:
+            answer = await call()
+        finally:
+            if crash == "after":
+                await self._die(crash)
         if kind == "lost answer":
             self._log("  lost answer")
             raise Unavailable(0, "NoAnswer", "simulated, carried out")

@@ -95,6 +95,8 @@ class CheckedCluster(MemoryCluster):
         if job is None or self._late:  # deleted a moment ago; its pods go after it
             return
         assert not _ended(job.get("status") or {}), "a pod is made for a job that is over"
+        rests = (job.get("status") or {}).get("pausedAtStep")
+        assert rests is None, "a pod is made for a job that has paused"
         newest = (job.get("status") or {}).get("attempt", 1)
         made = max(int(label[LABEL_ATTEMPT]) for label in labels)
         assert made <= newest, f"a pod of attempt {made} before the status says so ({newest})"
@@ -146,6 +148,7 @@ class CheckedCluster(MemoryCluster):
         before = self._last.get(uid, {})
         self._last[uid] = status
         self._check_end(before, status)
+        self._check_pause(uid, status)
         for field in ("attempt", "generation", "activeSeconds"):
             assert status.get(field, 0) >= before.get(field, 0), f"{field} went back"
         self._check_counts(uid, before.get("restarts") or {}, status.get("restarts") or {})
@@ -161,6 +164,14 @@ class CheckedCluster(MemoryCluster):
             assert status.get(field) == before.get(field), f"{field} changed after the end"
         for kind in TERMINAL:
             assert _states(status).get(kind) == _states(before).get(kind), "the end was taken back"
+
+    def _check_pause(self, uid: str, status: dict[str, Any]) -> None:
+        """What is said to be reached is what is saved, and nothing was trained beyond it."""
+        step, truth = status.get("pausedAtStep"), self._truths.get(uid)
+        if step is None or truth is None:
+            return
+        assert step == int(truth.done), f"paused after {step}, not {truth.done}"
+        assert status["progress"]["step"] == step, status
 
     def _check_counts(self, uid: str, before: dict[str, Any], after: dict[str, Any]) -> None:
         truth = self._truths.get(uid)

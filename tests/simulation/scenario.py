@@ -243,9 +243,23 @@ async def exact_history(simulation: Simulation) -> None:
         script = random_script(rng, work, [*kinds, "config"] if rng.random() < 0.1 else kinds, 5)
         truth = Truth(f"job{number}", "", work, script, rng.randint(0, 4), exact=True)
         truth.clumsy_ends = rng.choice([0, 0, 0, 1])
-        await simulation.world.submit(truth, job_spec(truth, rng.randint(1, 3)))
-    await simulation.until_over()
+        pause = rng.choice([{}, {"pauseAtStep": rng.randint(1, 40)}])
+        await simulation.world.submit(truth, job_spec(truth, rng.randint(1, 3), **pause))
+    while not await simulation.is_over():
+        assert simulation.now < PATIENCE, "a job never came to an end"
+        await simulation.moment()
+        if rng.random() < 0.05:
+            await promote(simulation)
     await simulation.check_end()
+
+
+async def promote(simulation: Simulation) -> None:
+    """Somebody has those that have paused go on, for a while or to their end."""
+    for job in await simulation.jobs():
+        reached = (job.get("status") or {}).get("pausedAtStep")
+        if reached is not None:
+            until = simulation.rng.choice([None, reached + simulation.rng.randint(1, 20)])
+            await edit(simulation, job, {"pauseAtStep": until})
 
 
 async def wild_history(simulation: Simulation) -> None:
@@ -266,7 +280,7 @@ async def wild_history(simulation: Simulation) -> None:
         if rng.random() < 0.03:
             await meddle(simulation)
     for job in await simulation.jobs():
-        await edit(simulation, job, {"suspend": False})
+        await edit(simulation, job, {"suspend": False, "pauseAtStep": None})
     await simulation.until_over()
     await simulation.check_end()
 
@@ -280,15 +294,13 @@ async def meddle(simulation: Simulation) -> None:
     job = rng.choice(jobs)
     name, spec = job["metadata"]["name"], job["spec"]
     act = rng.choices(
-        ["suspend", "edit", "take", "power", "delete", "replicas"], [6, 1, 3, 2, 1, 3]
+        ["suspend", "pause", "edit", "take", "power", "delete", "replicas"],
+        [6, 6, 1, 3, 2, 1, 3],
     )[0]
     if act == "suspend":
         await edit(simulation, job, {"suspend": not spec.get("suspend", False)})
-    elif act == "edit":
-        env = [{"name": "A", "value": str(rng.random())}]
-        await edit(simulation, job, {"pod": {"env": env}})
-    elif act == "replicas" and spec.get("suspend"):
-        await edit(simulation, job, {"workers": {"replicas": rng.randint(1, 4)}})
+    elif act in {"pause", "edit"} or (act == "replicas" and spec.get("suspend")):
+        await edit(simulation, job, random_edit(rng, act))
     elif act == "take":
         pods = (await simulation.cluster.list(POD)).items
         if pods:
@@ -302,6 +314,15 @@ async def meddle(simulation: Simulation) -> None:
         if rng.random() < 0.7:  # and comes back under the same name
             truth = Truth(name, "", rng.uniform(5, 30), [], 8)
             await world.submit(truth, job_spec(truth, rng.randint(1, 3)))
+
+
+def random_edit(rng: random.Random, act: str) -> dict[str, Any]:
+    """A change to a job's spec."""
+    if act == "pause":
+        return {"pauseAtStep": rng.choice([None, rng.randint(1, 60)])}
+    if act == "replicas":
+        return {"workers": {"replicas": rng.randint(1, 4)}}
+    return {"pod": {"env": [{"name": "A", "value": str(rng.random())}]}}
 
 
 async def delete_job(simulation: Simulation, job: Object) -> None:
@@ -324,6 +345,8 @@ def job_spec(truth: Truth, replicas: int, **fields: Any) -> Object:
     return {
         "workers": {"replicas": replicas},
         "failurePolicy": {"maxRestarts": truth.maximum},
+        "storage": {"uri": "s3://bucket"},
+        "observe": {"metrics": ["loss"]},
         **fields,
     }
 

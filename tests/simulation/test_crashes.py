@@ -1,13 +1,14 @@
 """The operator dies at each of its writes in turn: before, after or while it takes effect."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 from faults import MOMENTS, Faults, Moment
 from scenario import Simulation, job_spec
 from test_histories import errors_into
 from virtual import run
-from world import NAMESPACE, Trouble, Truth
+from world import NAMESPACE, Trouble, Truth, loss
 
 from headway_operator.cluster.client import POD, Object
 from headway_operator.resources import TRAINING_JOB
@@ -192,3 +193,123 @@ def test_an_hour_of_steady_training_takes_no_writes() -> None:
         await simulation.stop()
 
     run(steady())
+
+
+PAUSES: dict[str, list[Trouble]] = {
+    "healthy": [],
+    "pod lost before": [Trouble(5, "kill", 1)],
+    "pod crashes at it": [Trouble(6, "crash", 1)],
+    "rank killed at it": [Trouble(6, "in place")],
+    "pod evicted at it": [Trouble(6, "evict", 1)],
+}
+
+
+async def pause_twice(
+    faults: Faults, script: list[Trouble], clumsy_pauses: int = 0, *, suspend: bool = False
+) -> Simulation:
+    """A job that pauses after steps 6 and 12, and ends after step 18."""
+    simulation = Simulation(7, faults)
+    with errors_into(simulation.bugs):
+        await simulation.world.add_machines(3)
+        truth = Truth("job", "", 18, [Trouble(**vars(item)) for item in script], 2, exact=True)
+        truth.clumsy_pauses = clumsy_pauses
+        await simulation.world.submit(truth, job_spec(truth, 2, pauseAtStep=6))
+        for step, then in ((6, 12), (12, None)):
+            await until_paused(simulation, step)
+            if suspend:
+                await rest_twice(simulation, step)
+            await set_pause(simulation, step - 1)  # it is past that: nothing happens
+            await stay_paused(simulation, step)
+            await set_pause(simulation, then)
+        await simulation.until_over()
+        await simulation.check_end()
+    return simulation
+
+
+async def until_paused(simulation: Simulation, step: int) -> None:
+    while not is_paused(await the_job(simulation), step):
+        assert simulation.now < 900, f"never paused after {step}"
+        await simulation.moment()
+
+
+def is_paused(job: Object, step: int) -> bool:
+    status = job.get("status") or {}
+    paused = status.get("phase") == "Suspended" and status.get("reason") == "PausedAtStep"
+    return paused and status["pausedAtStep"] == step
+
+
+async def stay_paused(simulation: Simulation, step: int) -> None:
+    """Whatever becomes of the operator, nothing moves and nothing is forgotten."""
+    for _ in range(60):
+        await simulation.moment()
+        job = await the_job(simulation)
+        assert job["status"]["pausedAtStep"] == step, job["status"]
+    await until_paused(simulation, step)  # a dead operator's write may have made a pod
+    assert (await simulation.cluster.list(POD)).items == []
+    (seen,) = job["status"]["observations"]
+    assert seen["last"] == {"step": step, "value": repr(loss(step))}
+    assert seen["curve"][-1] == seen["last"]
+
+
+async def rest_twice(simulation: Simulation, step: int) -> None:
+    """A suspension on top of the pause, which is there when it is taken back."""
+    await set_suspend(simulation, True)
+    while (await the_job(simulation))["status"]["reason"] != "Suspended":
+        assert simulation.now < 900, "never suspended"
+        await simulation.moment()
+    await set_suspend(simulation, False)
+    await until_paused(simulation, step)
+
+
+async def set_pause(simulation: Simulation, step: int | None) -> None:
+    body = {"spec": {"pauseAtStep": step}}
+    await simulation.cluster.patch(TRAINING_JOB, NAMESPACE, "job", body)
+
+
+def check_promotions(simulation: Simulation) -> None:
+    (job,) = simulation.last_jobs
+    assert job["status"]["phase"] == "Succeeded", job["status"]
+    assert job["status"]["attempt"] == 3, "a pause is no restart, and each one ends"
+    (seen,) = job["status"]["observations"]
+    (truth,) = simulation.truths.values()
+    end = int(truth.done)
+    assert seen["last"] == {"step": end, "value": repr(loss(end))}
+    assert {6, 12, end} <= {point["step"] for point in seen["curve"]}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("name", PAUSES)
+def test_a_crash_at_any_write_changes_nothing_about_a_pause(name: str, moment: Moment) -> None:
+    """`check_end` demands the exact count of restarts, the invariants the step that is saved."""
+    undisturbed = run(pause_twice(Faults(), PAUSES[name]))
+    check_promotions(undisturbed)
+    for number in range(1, len(undisturbed.writes) + 1):
+        faults = Faults(crash_write=number, crash_moment=moment)
+        simulation = run(pause_twice(faults, PAUSES[name]))
+        assert any("dies" in line for line in simulation.trace), f"no crash at {number}"
+        check_promotions(simulation)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_lead_that_fails_when_all_have_paused_pauses_again(moment: Moment) -> None:
+    undisturbed = run(pause_twice(Faults(), [], clumsy_pauses=2))
+    for number in range(1, len(undisturbed.writes) + 1):
+        faults = Faults(crash_write=number, crash_moment=moment)
+        check_promotions(run(pause_twice(faults, [], clumsy_pauses=2)))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_crash_while_a_paused_job_is_suspended_changes_nothing(moment: Moment) -> None:
+    undisturbed = run(pause_twice(Faults(), [], suspend=True))
+    for number in range(1, len(undisturbed.writes) + 1):
+        faults = Faults(crash_write=number, crash_moment=moment)
+        check_promotions(run(pause_twice(faults, [], suspend=True)))
+
+
+def test_a_pause_takes_two_writes_and_its_pods() -> None:
+    """No Event; going on again takes what a start takes."""
+    simulation = run(pause_twice(Faults(), []))
+    kinds = Counter(" ".join(line.split()[:2]) for line in simulation.writes)
+    start, edit, pause, end = 2, 1, 2, 1
+    status_writes = 3 * start + 2 * (pause + edit) + end
+    assert kinds == {"create Pod": 6, "delete Pod": 4, "patch TrainingJob": status_writes}

@@ -16,6 +16,7 @@ from headway_api.contract import (
     ExitCode,
 )
 from headway_api.messages import ProgressReport, RestartReport, TerminationReport
+from headway_api.observations import report
 from headway_operator.cluster.client import NODE, POD, ApiError, NotFound, Object
 from headway_operator.cluster.memory import MemoryCluster
 from headway_operator.resources import TRAINING_JOB
@@ -26,6 +27,11 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 NAMESPACE = "lab"
 COUNTABLE = frozenset({1, 137})
 """Exit codes of the user's program: these use up the budget."""
+
+
+def loss(step: int) -> float:
+    """What training has come to; the smallest value lies before the end."""
+    return abs(step - 7) + 0.5
 
 
 def clock() -> datetime:
@@ -66,6 +72,8 @@ class Truth:
     in_place: int = 0
     clumsy_ends: int = 0
     """How often the lead fails just when all are done."""
+    clumsy_pauses: int = 0
+    """How often it fails just when all have paused."""
     config_exit: bool = False
     budget_exit: bool = False
     training: bool = False
@@ -86,6 +94,10 @@ class Process:
     attempt: int
     node: str
     started: str
+    pause_at: int | None = None
+    """`spec.pauseAtStep`, as far as this agent has heard."""
+    said: int = 0
+    """How many reports it has made."""
     base_counted: int = 0
     total: int = 0
     counted: int = 0
@@ -290,6 +302,7 @@ class World:
             attempt=int(metadata["labels"][LABEL_ATTEMPT]),
             node=pod["spec"]["nodeName"],
             started=started,
+            pause_at=job["spec"].get("pauseAtStep"),
             base_counted=counted,
         )
         self.log(f"kubelet: {metadata['name']} runs on {pod['spec']['nodeName']}")
@@ -375,14 +388,35 @@ class World:
             truth.training = True
             truth.generation += 1
         truth.peers = {process.index: process.uid for process in members}
-        truth.done += seconds
+        bound = self._bound(truth, members[0], job)
+        truth.done = max(truth.done, min(truth.done + seconds, bound))
         status = job.get("status") or {}
         # Where counting has to be exact, losses come one by one.
         settled = not truth.exact or status.get("phase") == "Running"
         if truth.script and truth.done >= truth.script[0].at and settled:
             await self._trouble(truth, truth.script.pop(0), members, now)
+        elif truth.done >= bound and settled:
+            self._pause(truth, members, now)
         elif truth.done >= truth.work and not truth.script and settled:
             self._complete(truth, members, now)
+
+    def _bound(self, truth: Truth, lead: Process, job: Object) -> float:
+        """How far the ranks train; the lead hears of another step with its next report."""
+        if self.rng.random() < 0.2:
+            lead.pause_at = job["spec"].get("pauseAtStep")
+        ends = lead.pause_at is None or lead.pause_at >= truth.work
+        return float("inf") if ends else float(lead.pause_at or 0)
+
+    def _pause(self, truth: Truth, members: list[Process], now: float) -> None:
+        """All ranks have saved the same step; the pods end, in whatever order."""
+        self.log(f"agents: {truth.name} has paused at {truth.done:.2f}")
+        for process in members:
+            process.code = ExitCode.PAUSED
+            process.ends_at = now + self.rng.uniform(0, 3)
+        if truth.clumsy_pauses:
+            truth.clumsy_pauses -= 1
+            truth.restarts += 1
+            members[0].code = 1
 
     def _members(self, job: Object) -> list[Process] | None:
         """One process of the newest attempt for each index, the lead first; None if incomplete."""
@@ -510,14 +544,17 @@ class World:
     def report(self, lead: Process) -> ProgressReport:
         """What the lead agent would report now."""
         truth = self._truth_of(lead)
+        lead.said += 1
         return ProgressReport(
             session=f"session-{lead.uid}",
+            number=lead.said,
             attempt=lead.attempt,
             generation=truth.generation,
             state="Training" if truth.training else "Waiting",
             step=int(truth.done),
             total_steps=int(truth.work),
             updated_at=timestamp(clock()),
+            observations=[report("loss", int(truth.done), loss(int(truth.done)))],
             restarts_total=lead.total,
             restarts_counted=lead.counted,
         )

@@ -27,7 +27,13 @@ from headway_operator.progress.identity import load_or_create_file
 from headway_operator.progress.routes import Services
 from headway_operator.progress.server import Endpoint
 from headway_operator.progress.tokens import TokenVerifier
-from headway_operator.resources import CLUSTER_TRAINING_RUNTIME, TRAINING_JOB, TRAINING_RUNTIME
+from headway_operator.resources import (
+    CLUSTER_TRAINING_RUNTIME,
+    SWEEP,
+    SWEEP_RECORD,
+    TRAINING_JOB,
+    TRAINING_RUNTIME,
+)
 from headway_operator.settings import Settings
 
 HOST = "127.0.0.1"
@@ -96,7 +102,7 @@ class LocalCluster:
             grace_seconds=GRACE_SECONDS,
             progress_seconds=1.0,
         )
-        own = (TRAINING_JOB, TRAINING_RUNTIME, CLUSTER_TRAINING_RUNTIME)
+        own = (TRAINING_JOB, TRAINING_RUNTIME, CLUSTER_TRAINING_RUNTIME, SWEEP, SWEEP_RECORD)
         self.core = Core(self.client, settings, own_kinds=own)
         services = Services(self.core.directory, TokenVerifier(self._issuer), identity)
         endpoint = Endpoint(identity, services, AlwaysLeads(), server_hostname=HOST)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import signal
 import sys
-from collections.abc import Callable
-from contextlib import aclosing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +13,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from headway_api.contract import pod_name
-from headway_operator.cluster.client import AlreadyExists, ApiError, Invalid, NotFound, Object
+from headway_api.contract import ExitCode, pod_name
+from headway_operator.cluster.client import ApiError, Invalid, Object
 from headway_operator.local.cluster import LocalCluster, StateInUseError
 from headway_operator.local.display import Display
 from headway_operator.local.logs import LogFollower
@@ -28,9 +25,18 @@ from headway_operator.local.manifest import (
     parse,
     with_overrides,
 )
-from headway_operator.resources import TRAINING_JOB
+from headway_operator.local.session import (
+    FAILED,
+    INTERRUPTED,
+    SUCCEEDED,
+    USAGE,
+    Session,
+    seen,
+    stalled,
+)
+from headway_operator.trainingjob.suspend import PAUSED_AT_STEP
 
-SUCCEEDED, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+PAUSED = int(ExitCode.PAUSED)
 
 
 class Output(StrEnum):
@@ -74,7 +80,8 @@ def run(
     The manifest is the one that a cluster takes: the same operator runs it, on an API server in
     memory, with pods as processes. `image` is not needed. **Ctrl-C** suspends the job with a
     checkpoint; the same command goes on with it. **SIGHUP** has it take over what the manifest says
-    now, such as another number of workers. The exit status is 0 only when it succeeded.
+    now, such as another number of workers. The exit status is 0 only when it succeeded, and 82 when
+    it has paused at `pauseAtStep`.
 
     Examples:
         headway run -f job.yaml
@@ -88,8 +95,8 @@ def run(
     logging.getLogger("headway_operator").setLevel(logging.ERROR)
 
     def read() -> Manifest:
-        overrides = Overrides(_storage_uri(storage), endpoint, _parameters(param or []))
-        return with_overrides(parse(_text(file)), overrides)
+        overrides = Overrides(storage_uri(storage), endpoint, _parameters(param or []))
+        return with_overrides(parse(text_of(file)), overrides)
 
     try:
         manifest = read()
@@ -100,7 +107,9 @@ def run(
     with Display(console, quiet=quiet) as display:
         for note in manifest.notes:
             display.say(f"note: {note}")
-        session = _Session(LocalCluster(folder.absolute()), manifest, display, logs, read)
+        cluster = LocalCluster(folder.absolute())
+        follower = _follower(cluster, manifest, display, logs)
+        session = Session(cluster, manifest, display, follower, read, _end_of)
         try:
             code = asyncio.run(session.run())
         except (Invalid, StateInUseError) as error:
@@ -114,7 +123,12 @@ def run(
     raise typer.Exit(code)
 
 
-def _text(file: str) -> str:
+def text_of(file: str) -> str:
+    """The text of a file, or of stdin for `-`.
+
+    Raises:
+        ManifestError: it can't be read.
+    """
     if file == "-":
         return sys.stdin.read()
     try:
@@ -124,7 +138,8 @@ def _text(file: str) -> str:
         raise ManifestError(f"can't read {file}: {why}") from None
 
 
-def _storage_uri(text: str | None) -> str | None:
+def storage_uri(text: str | None) -> str | None:
+    """A storage option as a URI: a folder becomes absolute."""
     if text is None or "://" in text:
         return text
     return str(Path(text).absolute())
@@ -140,144 +155,28 @@ def _parameters(pairs: list[str]) -> dict[str, str]:
     return parameters
 
 
-class _Session:
-    """One invocation: submit or resume the job, follow it to its end or to Ctrl-C."""
-
-    def __init__(
-        self,
-        cluster: LocalCluster,
-        manifest: Manifest,
-        display: Display,
-        logs: Logs,
-        read: Callable[[], Manifest],
-    ) -> None:
-        self._cluster, self._manifest, self._read = cluster, manifest, read
-        self._display, self._logs = display, logs
-        self._interrupted = False
-        self.last: Object = manifest.job
-
-    @property
-    def _place(self) -> tuple[str, str]:
-        meta = self._manifest.job["metadata"]
-        return meta["namespace"], meta["name"]
-
-    async def run(self) -> int:
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        changed = asyncio.Event()
-        loop.add_signal_handler(signal.SIGHUP, changed.set)
-        async with self._cluster.running():
-            await self._submit()
-            follower = self._log_follower()
-            tasks = [asyncio.create_task(follower.run())] if follower else []
-            tasks.append(asyncio.create_task(self._suspend_on(stop)))
-            tasks.append(asyncio.create_task(self._apply_on(changed)))
-            try:
-                code = await self._follow()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                if follower:
-                    follower.poll()
-        return code
-
-    def _log_follower(self) -> LogFollower | None:
-        if self._logs is Logs.none:
-            return None
-        only = pod_name(self._place[1], 0) if self._logs is Logs.lead else None
-        return LogFollower(self._cluster.pods_folder, self._display.say, only)
-
-    async def _submit(self) -> None:
-        client = self._cluster.client
-        for resource, item in self._manifest.others:
-            name, namespace = item["metadata"]["name"], item["metadata"].get("namespace")
-            await client.apply(resource, namespace, name, item, field_manager="headway-run")
-        try:
-            self.last = await client.create(TRAINING_JOB, self._place[0], self._manifest.job)
-        except AlreadyExists:
-            await self._resume()
-
-    async def _resume(self) -> None:
-        """Go on with a suspended job, with what the manifest has changed since."""
-        client = self._cluster.client
-        known = await client.get(TRAINING_JOB, *self._place)
-        phase = (known.get("status") or {}).get("phase")
-        if phase in ("Succeeded", "Failed"):
-            self.last = known
-            self._display.say(
-                f"this job has {phase.lower()} before, see below; to run it anew, delete its "
-                "state folder or choose another with --state"
-            )
-            return
-        body = {"spec": {**self._manifest.job["spec"], "suspend": False}}
-        self.last = await client.patch(TRAINING_JOB, *self._place, body)
-
-    async def _apply_on(self, changed: asyncio.Event) -> None:
-        """Take over what the manifest says now, as `kubectl apply` would."""
-        while True:
-            await changed.wait()
-            changed.clear()
-            try:
-                spec = self._read().job["spec"]
-                await self._cluster.client.patch(TRAINING_JOB, *self._place, {"spec": spec})
-            except (ManifestError, ApiError) as error:
-                self._display.say(f"headway: {error}")
-
-    async def _suspend_on(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        stop.clear()
-        self._interrupted = True
-        self._display.say("suspending with a checkpoint; press Ctrl-C again to stop at once")
-        try:
-            await self._cluster.client.patch(
-                TRAINING_JOB, *self._place, {"spec": {"suspend": True}}
-            )
-        except NotFound:
-            return
-        await stop.wait()
-        self._display.say("stopping without waiting")
-        for pod in self._cluster.core.cache.pods(self._place):
-            local = self._cluster.kubelet.pod(pod.uid)
-            if local is not None:
-                await local.stop(0)
-
-    async def _follow(self) -> int:
-        if (code := self._end_of(self.last)) is not None:
-            return code
-        stream = self._cluster.client.watch(TRAINING_JOB, namespace=self._place[0])
-        async with aclosing(stream):
-            async for event in stream:
-                if event.type == "BOOKMARK" or event.object["metadata"]["name"] != self._place[1]:
-                    continue
-                if event.type != "DELETED":
-                    self.last = event.object
-                    self._display.show(self.last)
-                if (code := self._end_of(self.last)) is not None:
-                    return code
-                if event.type == "DELETED":
-                    return FAILED
-        return FAILED
-
-    def _end_of(self, job: Object) -> int | None:
-        status: dict[str, Any] = job.get("status") or {}
-        phase = status.get("phase")
-        if phase == "Succeeded":
-            return SUCCEEDED
-        if phase == "Failed" or _stalled(status, job):
-            return FAILED
-        if phase == "Suspended" and self._interrupted:
-            return INTERRUPTED
+def _follower(
+    cluster: LocalCluster, manifest: Manifest, display: Display, logs: Logs
+) -> LogFollower | None:
+    if logs is Logs.none:
         return None
+    only = pod_name(manifest.job["metadata"]["name"], 0) if logs is Logs.lead else None
+    return LogFollower(cluster.pods_folder, display.say, only)
 
 
-def _stalled(status: dict[str, Any], job: Object) -> bool:
-    """Whether only the user can help: nobody else will change anything on this machine."""
-    current = status.get("observedGeneration") == job["metadata"].get("generation")
-    return current and any(
-        c["type"] == "Stalled" and c["status"] == "True" for c in status.get("conditions") or ()
-    )
+def _end_of(job: Object, *, interrupted: bool) -> int | None:
+    """The exit status that a state means; None while the job goes on."""
+    status: dict[str, Any] = job.get("status") or {}
+    phase = status.get("phase")
+    if phase == "Succeeded":
+        return SUCCEEDED
+    if phase == "Failed" or stalled(job):
+        return FAILED
+    if phase == "Suspended" and interrupted:
+        return INTERRUPTED
+    if phase == "Suspended" and status.get("reason") == PAUSED_AT_STEP and seen(job):
+        return PAUSED
+    return None
 
 
 def _summary(console: Console, job: Object, folder: Path) -> None:
@@ -302,7 +201,9 @@ def _summary(console: Console, job: Object, folder: Path) -> None:
     if checkpoint.get("uri"):
         lines.append(f"  checkpoint  {checkpoint['uri']}")
     lines.append(f"  logs        {folder / 'pods'}")
-    if status.get("phase") == "Suspended":
+    if status.get("reason") == PAUSED_AT_STEP:
+        lines.append("  with a larger pauseAtStep, or without, the same command goes on from here")
+    elif status.get("phase") == "Suspended":
         lines.append("  the same command goes on from here")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -70,11 +70,27 @@ def render(job: Mapping[str, Any]) -> RenderableType:
 
 
 class Display:
-    """Follows a job on the terminal; without one, prints a line at each change of phase."""
+    """Follows an object on the terminal; without one, prints a line each time that it differs.
 
-    def __init__(self, console: Console, *, quiet: bool) -> None:
+    Args:
+        console: Where.
+        quiet: Whether nothing is shown.
+        render: What is shown of a state.
+        headline: The same in a line.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        quiet: bool,
+        render: Callable[[Mapping[str, Any]], RenderableType] = render,
+        headline: Callable[[Mapping[str, Any]], str] = lambda job: headline(job).plain,
+    ) -> None:
         self._console = console
         self._quiet = quiet
+        self._render = render
+        self._headline = headline
         self._live = Live(console=console, refresh_per_second=8, transient=True)
         self._line = ""
 
@@ -96,9 +112,9 @@ class Display:
         if self._quiet:
             return
         if self._fancy:
-            self._live.update(render(job))
+            self._live.update(self._render(job))
             return
-        line = headline(job).plain
+        line = self._headline(job)
         if line != self._line:
             self._line = line
             self._console.print(line, highlight=False)

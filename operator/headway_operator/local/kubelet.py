@@ -265,7 +265,11 @@ class Kubelet:
                     continue
                 self._observe(event.type, event.object)
         finally:
-            await asyncio.gather(*(pod.stop(0) for pod in self._pods.values()))
+            await self.stop_all(0)
+
+    async def stop_all(self, grace: float) -> None:
+        """End all pods, each within so many seconds."""
+        await asyncio.gather(*(pod.stop(grace) for pod in self._pods.values()))
 
     def _observe(self, event: str, pod: Object) -> None:
         meta, known = pod["metadata"], self._pods.get(pod["metadata"]["uid"])

@@ -1,6 +1,6 @@
 """What an agent that starts has to know."""
 
-from headway_api.messages import JoinResponse, PeersResponse, ProgressReport
+from headway_api.messages import Directions, JoinResponse, PeersResponse, ProgressReport
 from headway_api.trainingjob import FailurePolicy
 from headway_operator.cluster.client import Object
 from headway_operator.progress.keys import job_key
@@ -28,7 +28,17 @@ def join_response(
         generation=max(int(status.get("generation") or 0), reported),
         restarts_counted=int(restarts.get("counted") or 0),
         failure_policy=_failure_policy(job),
+        directions=directions(job),
         min_replicas=_min_replicas(job),
+    )
+
+
+def directions(job: Object) -> Directions:
+    """What the job wants of its lead now."""
+    spec = job.get("spec") or {}
+    return Directions(
+        pause_at_step=spec.get("pauseAtStep"),
+        observe=(spec.get("observe") or {}).get("metrics") or [],
     )
 
 

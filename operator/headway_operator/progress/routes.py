@@ -30,7 +30,7 @@ from headway_operator.progress.access import (
     missed,
 )
 from headway_operator.progress.directory import Directory
-from headway_operator.progress.joining import join_response
+from headway_operator.progress.joining import directions, join_response
 from headway_operator.progress.peers import peers_of
 from headway_operator.progress.pki import Identity, certificate_for
 from headway_operator.progress.ratelimit import RateLimiter
@@ -126,7 +126,8 @@ async def progress(request: web.Request) -> web.Response:
     directory = request.app[SERVICES].directory
     _note_silence(request, job, caller, (peer.uid for peer in report.silent))
     directory.record(*place, with_known_progress(report, directory.report(*place)))
-    return _json(ReportResponse(suspend=bool(job.get("spec", {}).get("suspend"))))
+    suspend = bool(job.get("spec", {}).get("suspend"))
+    return _json(ReportResponse(suspend=suspend, directions=directions(job)))
 
 
 async def kubeflow_status(request: web.Request) -> web.Response:

@@ -1,13 +1,16 @@
 """From what clients say to the one record of a job's progress."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AwareDatetime, Field, PlainSerializer
 
+from headway_api import observations
 from headway_api.base import StatusModel
 from headway_api.messages import ProgressReport
 from headway_operator.cluster.client import Object
+from headway_operator.progress.joining import directions
 
 PERCENT = 100
 
@@ -73,7 +76,9 @@ def from_kubeflow(
         changes["eta_seconds"] = told.estimated_remaining_seconds
     if told.metrics:
         changes["metrics"] = base.metrics | {metric.name: metric.value for metric in told.metrics}
-    return base.model_copy(update=changes)
+    report = base.model_copy(update=changes)
+    observed = _observed(told.metrics or (), job, report.step or 0)
+    return report.model_copy(update={"observations": observed})
 
 
 def with_known_progress(report: ProgressReport, latest: ProgressReport | None) -> ProgressReport:
@@ -86,6 +91,30 @@ def with_known_progress(report: ProgressReport, latest: ProgressReport | None) -
         return report
     known = ("step", "total_steps", "epoch", "eta_seconds", "metrics", "updated_at")
     return report.model_copy(update={name: getattr(latest, name) for name in known})
+
+
+def with_known_course(report: ProgressReport, known: ProgressReport) -> ProgressReport:
+    """A report with what earlier ones told of the observed metrics, be it by other ways."""
+    course = observations.all_merged(known.observations, report.observations)
+    return report.model_copy(update={"observations": course})
+
+
+def _observed(
+    metrics: Iterable[KubeflowMetric], job: Object, step: int
+) -> list[observations.Observation]:
+    wanted = directions(job).observe
+    return [
+        observations.report(metric.name, step, value)
+        for metric in metrics
+        if metric.name in wanted and (value := _number(metric.value)) is not None
+    ]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _from_status(job: Object) -> ProgressReport:

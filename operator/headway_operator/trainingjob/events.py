@@ -9,7 +9,10 @@ from headway_operator.trainingjob.plan import Event
 
 
 def transitions(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Event, ...]:
-    """Events for what changed from one status to the next; none for a healthy life."""
+    """Events for what changed from one status to the next; none for a healthy life.
+
+    Pauses are part of that: a sweep has thousands of them.
+    """
     found = []
     before = old.restarts.total if old.restarts else 0
     restarts = new.restarts
@@ -18,9 +21,11 @@ def transitions(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Event, 
         found.append(Event("Warning", "Restarting", said, str(restarts.total)))
     if state_of(new, "Failed") == "True":
         found.append(Event("Warning", "Failed", new.message or "", "once"))
-    if state_of(new, "Suspended") == "True" and state_of(old, "Suspended") != "True":
+    suspends = state_of(new, "Suspended") == "True" and state_of(old, "Suspended") != "True"
+    if suspends and new.paused_at_step is None:
         found.append(Event("Normal", "Suspended", new.message or "", str(new.attempt or 0)))
-    if reason_of(new, "Suspended") == "Resumed" and reason_of(old, "Suspended") != "Resumed":
+    resumes = reason_of(new, "Suspended") == "Resumed" != reason_of(old, "Suspended")
+    if resumes and old.paused_at_step is None:
         found.append(Event("Normal", "Resumed", "The job goes on.", str(new.attempt or 0)))
     if state_of(new, "Stalled") == "True" and state_of(old, "Stalled") != "True":
         count = f"{new.observed_generation}/{reason_of(new, 'Stalled')}"

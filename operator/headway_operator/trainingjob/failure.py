@@ -36,12 +36,14 @@ _AGENT_SAYS: Final[dict[int, str]] = {
     ExitCode.PREEMPTED: "Preempted",
     ExitCode.PEER_LOST: "PeerLost",
     ExitCode.FENCED: "PeerLost",
+    ExitCode.PAUSED: "Paused",
 }
 _LOST_TRACK: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
 """What a kubelet that was away says of containers that ended meanwhile."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _ECHO: Final = timedelta(seconds=10)
-"""How long a pod that lost its peers waits for the end of its lead, which tells the reason."""
+"""How long a pod that its lead sent home waits for the end of that lead, which tells the reason."""
+_SENT_HOME: Final = frozenset({ExitCode.PEER_LOST, ExitCode.PAUSED})
 
 
 class Blame(IntEnum):
@@ -74,7 +76,7 @@ class Loss:
         """See `Blame`."""
         if self.failure.exit_code in NEVER_HEALS:
             return Blame.NEVER_HEALS
-        if self.failure.reason == "PeerLost":
+        if self.failure.reason in {"PeerLost", "Paused"}:  # what its lead sent it home with
             return Blame.PEER_LOST
         return Blame.INFRASTRUCTURE if self.failure.reason in INFRASTRUCTURE else Blame.OWN
 
@@ -115,9 +117,7 @@ def _echoes(group: Group) -> list[tuple[Pod, datetime]]:
     return [
         (pod, pod.finished + _ECHO)
         for pod in group.standing
-        if pod.exit_code == ExitCode.PEER_LOST
-        and pod.finished is not None
-        and lead.created <= pod.finished
+        if pod.exit_code in _SENT_HOME and pod.finished is not None and lead.created <= pod.finished
     ]
 
 

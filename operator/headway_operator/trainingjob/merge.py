@@ -64,6 +64,8 @@ def merged(spec: TrainingJobSpec, runtime: TrainingRuntimeSpec | None) -> Traini
         )
     if spec.storage is None and (spec.checkpoint is not None or spec.model is not None):
         raise Stuck("StorageMissing", "Checkpoints and models need storage.uri: set it.")
+    if spec.storage is None and spec.pause_at_step is not None:
+        raise Stuck("StorageMissing", "pauseAtStep saves a checkpoint: set storage.uri.")
     files = spec.horovod.kept if spec.horovod and spec.framework == "Horovod" else ()
     if spec.storage is None and files:
         raise Stuck(

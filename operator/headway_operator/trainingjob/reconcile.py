@@ -15,6 +15,7 @@ from headway_operator.trainingjob.deadline import deadline, start_limit
 from headway_operator.trainingjob.failure import Blame
 from headway_operator.trainingjob.group import Group
 from headway_operator.trainingjob.nodes import forced_removals, overdue_at, removals
+from headway_operator.trainingjob.pause import noted, rests
 from headway_operator.trainingjob.plan import NOTHING, Plan
 from headway_operator.trainingjob.pods import Blueprint, blueprint, spec_hash
 from headway_operator.trainingjob.situation import Situation
@@ -58,7 +59,8 @@ def _next(here: Situation) -> Plan:
     if here.over_budget:
         said = "The workers were restarted in place more often than failurePolicy.maxRestarts."
         return _end(here, "Failed", "RestartBudgetExhausted", said)
-    if here.spec.suspend:
+    here = noted(here)
+    if here.spec.suspend or rests(here):
         return suspended(here)
     late = _too_late(here)
     if late is not None:

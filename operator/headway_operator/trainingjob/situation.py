@@ -45,7 +45,7 @@ class Situation:
             if status.restarts is not None or restarts.lead is not None:
                 status = status.model_copy(update={"restarts": restarts})
             if _is_current(report, status):
-                status = with_progress(status, report)
+                status = with_progress(status, report, spec.observe)
         return cls(view, now, spec, runtime, status, over)
 
     @property

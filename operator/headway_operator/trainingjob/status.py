@@ -12,9 +12,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from headway_api.messages import CheckpointReport, ProgressReport
+from headway_api.observations import Observation, all_merged
 from headway_api.trainingjob import (
     BestCheckpoint,
     CheckpointStatus,
+    Observe,
     Phase,
     ProgressStatus,
     Restarts,
@@ -28,7 +30,7 @@ from headway_operator.trainingjob.times import timestamp
 
 Difference = Literal["none", "soft", "urgent"]
 _TEXT = 4096
-_SOFT = ("workers", "ready", "progress", "message", "reason")
+_SOFT = ("workers", "ready", "progress", "observations", "message", "reason")
 """Fields that may be a few seconds behind. The lead's generation and session, and how many saves it
 skipped, are not worth a write of their own: they go with the next one."""
 
@@ -39,8 +41,8 @@ def finished(status: TrainingJobStatus) -> bool:
 
 
 def suspending(status: TrainingJobStatus) -> bool:
-    """Whether the pods of this attempt were, or are being, given up for a suspension."""
-    return any(
+    """Whether the pods of this attempt were, or are being, given up for a suspension or a pause."""
+    return status.paused_at_step is not None or any(
         condition.type == "Suspended"
         and (condition.status == "True" or condition.reason == "Suspending")
         for condition in status.conditions or ()
@@ -131,10 +133,15 @@ def phase_claims(phase: Phase, reason: str, message: str) -> list[Claim]:
     return [Claim("Running", False, reason, message), Claim("Reconciling", True, reason, message)]
 
 
-def with_progress(status: TrainingJobStatus, report: ProgressReport) -> TrainingJobStatus:
+def with_progress(
+    status: TrainingJobStatus, report: ProgressReport, observe: Observe | None = None
+) -> TrainingJobStatus:
     """The status with a report's progress in it; a report that tells nothing new changes none."""
     update: dict[str, Any] = {}
-    progress = _progress(report)
+    observations = _observations(status, report, observe)
+    if observations != status.observations:
+        update["observations"] = observations
+    progress = _progress(status.progress, report)
     if progress is not None and not _same_progress(status.progress, progress):
         update["progress"] = progress
     checkpoint = _checkpoint(status.checkpoint, report)
@@ -175,6 +182,7 @@ def _essence(status: TrainingJobStatus) -> tuple[Any, ...]:
         conditions,
         status.observed_generation,
         status.attempt,
+        status.paused_at_step,
         status.start_time,
         status.completion_time,
         status.runtime,
@@ -193,9 +201,11 @@ def _succeeded(group: Group) -> int:
     return sum(1 for pod in group.members if pod.phase == "Succeeded")
 
 
-def _progress(report: ProgressReport) -> ProgressStatus | None:
+def _progress(old: ProgressStatus | None, report: ProgressReport) -> ProgressStatus | None:
     if report.step is None and not report.metrics:
         return None
+    if old is not None and old.step == report.step and not report.metrics:
+        return None  # it has come back to this step, and has trained nothing since
     percent = None
     if report.step is not None and report.total_steps:
         percent = max(0, min(100, 100 * report.step // report.total_steps))
@@ -209,6 +219,14 @@ def _progress(report: ProgressReport) -> ProgressStatus | None:
         metrics=metrics or None,
         updated_at=report.updated_at,
     )
+
+
+def _observations(
+    status: TrainingJobStatus, report: ProgressReport, observe: Observe | None
+) -> list[Observation] | None:
+    """What is to be observed, of all that is known."""
+    known = {each.metric: each for each in all_merged(status.observations, report.observations)}
+    return [known[metric] for metric in observe.metrics if metric in known] if observe else None
 
 
 def _same_progress(old: ProgressStatus | None, new: ProgressStatus) -> bool:

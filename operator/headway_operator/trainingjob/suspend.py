@@ -9,6 +9,8 @@ from headway_operator.trainingjob.situation import Situation
 from headway_operator.trainingjob.status import counts, paused, revised, suspending
 from headway_operator.trainingjob.times import timestamp
 
+PAUSED_AT_STEP = "PausedAtStep"
+"""Reason of a job that rests for `spec.pauseAtStep`."""
 _SAVING = "The workers save their state and end."
 _RESTING = "The job is suspended; set suspend: false to go on from its newest checkpoint."
 
@@ -16,6 +18,7 @@ _RESTING = "The job is suspended; set suspend: false to go on from its newest ch
 def suspended(here: Situation) -> Plan:
     """The plan of a job that is to rest: pods get their grace period, and nothing counts."""
     pods = here.view.pods
+    resting, message = _why(here)
     if pods:
         status = revised(
             here.status,
@@ -34,16 +37,16 @@ def suspended(here: Situation) -> Plan:
         status = revised(
             here.status,
             [
-                Claim("Suspended", True, "Suspended", _RESTING),
-                Claim("Running", False, "Suspended"),
-                Claim("Reconciling", False, "Suspended"),
-                Claim("Stalled", False, "Suspended"),
+                Claim("Suspended", True, resting, message),
+                Claim("Running", False, resting),
+                Claim("Reconciling", False, resting),
+                Claim("Stalled", False, resting),
             ],
             generation=here.generation,
             now=here.now,
             phase="Suspended",
-            reason="Suspended",
-            message=_RESTING,
+            reason=resting,
+            message=message,
             **paused(here.status, here.now),
             **counts(here.group()),
         )
@@ -51,6 +54,14 @@ def suspended(here: Situation) -> Plan:
     return here.plan(
         status, delete=removals(pods, here.view, here.now, here.grace), status_first=True
     )
+
+
+def _why(here: Situation) -> tuple[str, str]:
+    """Reason and message of a job that rests."""
+    if here.spec.suspend:
+        return "Suspended", _RESTING
+    said = f"The job has paused after step {here.status.paused_at_step}, as pauseAtStep asks; "
+    return PAUSED_AT_STEP, said + "raise it or remove it to go on from there."
 
 
 def resumed(here: Situation) -> Situation:
@@ -67,6 +78,11 @@ def resumed(here: Situation) -> Situation:
         [Claim("Suspended", False, "Resumed", "")],
         generation=here.generation,
         now=here.now,
-        **{**fields, "start_time": timestamp(here.now), "phase": "Starting"},
+        **{
+            **fields,
+            "paused_at_step": None,
+            "start_time": timestamp(here.now),
+            "phase": "Starting",
+        },
     )
     return here.with_status(status, new_attempt=True)

@@ -12,6 +12,7 @@ from headway.agent.endpoint import Endpoint
 from headway.agent.peers import Peers, is_silence
 from headway.agent.reporting import Reporter
 from headway_api import contract
+from headway_api.messages import Directions
 
 LEAD, WORKER = "job-0-uid", "job-1-uid"
 REPORT = {"session": "s", "attempt": 1, "generation": 5}
@@ -104,7 +105,7 @@ async def test_a_member_that_hears_nothing_of_its_lead_says_so_until_it_learns_o
 async def test_a_lead_repeats_whom_it_does_not_hear_until_it_does(world, tmp_path):
     async with an_agent(world, 0, tmp_path) as (_, endpoint):
         reporter = Reporter(attempt=1)
-        sending = asyncio.create_task(reporter.run(endpoint))
+        sending = asyncio.create_task(reporter.run(endpoint, lambda _: None))
         await eventually(lambda: world.directory.report("ns", "job") is not None)
         reporter.lost(1, WORKER)
         await eventually(lambda: silent(world) == {WORKER}, 3)
@@ -112,6 +113,20 @@ async def test_a_lead_repeats_whom_it_does_not_hear_until_it_does(world, tmp_pat
         reporter.found(1)
         await eventually(lambda: silent(world) == set(), 3)
         assert world.directory.report("ns", "job").silent == []
+        sending.cancel()
+
+
+async def test_a_lead_hears_with_each_answer_what_the_job_wants_now(world, tmp_path):
+    async with an_agent(world, 0, tmp_path) as (_, endpoint):
+        assert (await endpoint.join()).directions == Directions()
+        heard, reporter = [], Reporter(attempt=1)
+        spec = {"workers": {"replicas": 2}, "pauseAtStep": 30, "observe": {"metrics": ["loss"]}}
+        world.put_job(spec=spec)
+        sending = asyncio.create_task(reporter.run(endpoint, heard.append))
+        await eventually(lambda: heard == [Directions(pause_at_step=30, observe=["loss"])], 3)
+        world.put_job(spec={"workers": {"replicas": 2}})
+        reporter.event("Any", "news are reported at once")
+        await eventually(lambda: heard[1:] == [Directions()], 3)
         sending.cancel()
 
 

@@ -48,6 +48,16 @@ def test_a_refusal_goes_on_with_the_stop_that_waited() -> None:
     assert moves[1].step > 20
 
 
+def test_another_bound_is_proposed_again_until_nobody_is_past_it() -> None:
+    agreement = Agreement(1, step=5)
+    assert agreement.propose("bound", bound=40) == [Propose(1, "bound", 7, 40)]
+    assert agreement.refused(1, 20) == [
+        Decide(Propose(1, "bound", 7, 40), False),
+        Propose(2, "bound", 24, 40),
+    ]
+    assert agreement.promised(2, 0) == [Decide(Propose(2, "bound", 24, 40), True)]
+
+
 def test_answers_to_old_proposals_are_ignored() -> None:
     agreement = Agreement(1)
     agreement.propose("save")

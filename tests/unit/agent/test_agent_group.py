@@ -309,3 +309,51 @@ def test_a_group_of_one_size_hears_of_no_other() -> None:
     assert one.resized(3) == []
     assert one.joined(2, "c", "3") == []
     assert one.replicas == 2
+
+
+def test_a_group_has_paused_when_every_rank_has() -> None:
+    one = running(group())
+    one.pausing = 30
+    assert one.exited(ended(0, ExitCode.PAUSED), 1, 5.0) == []
+    (finish,) = one.exited(ended(1, ExitCode.PAUSED), 1, 5.0)
+    assert isinstance(finish, Finish)
+    assert (finish.code, finish.reason) == (ExitCode.PAUSED, "Paused")
+    assert "step 30 is saved" in finish.message
+    assert one.state is State.ENDED
+    assert (one.total, one.counted) == (0, 0)
+
+
+def test_a_group_whose_ranks_come_to_the_end_instead_is_done() -> None:
+    one = running(group())
+    one.pausing = 30
+    one.exited(ended(0, ExitCode.DONE), 1, 5.0)
+    (finish,) = one.exited(ended(1, ExitCode.DONE), 1, 5.0)
+    assert isinstance(finish, Finish)
+    assert finish.code == ExitCode.DONE
+
+
+def test_pods_that_are_being_taken_away_may_pause_all_the_same() -> None:
+    one = running(group())
+    one.pausing = 30
+    one.going(1)
+    one.exited(ended(1, ExitCode.PAUSED), 1, 5.0)
+    (finish,) = one.exited(ended(0, ExitCode.PAUSED), 1, 5.0)
+    assert isinstance(finish, Finish)
+    assert finish.code == ExitCode.PAUSED
+
+
+def test_a_rank_that_is_killed_while_others_have_paused_is_a_failure_like_any() -> None:
+    one = running(group())
+    one.pausing = 30
+    one.exited(ended(0, ExitCode.PAUSED), 1, 5.0)
+    assert one.exited(ended(1, 137, "Signal"), 1, 5.0) == [StopAll(1)]
+    assert one.counted == 1
+    stopped(one, 1)
+    one.began(2, 6.0)
+    assert one.pausing is None
+    assert one.exited(ended(0, ExitCode.PAUSED), 2, 7.0) == [StopAll(2)], "a code of the script's"
+
+
+def test_a_scripts_own_exit_code_of_that_number_is_no_pause() -> None:
+    one = running(group())
+    assert one.exited(ended(0, ExitCode.PAUSED), 1, 5.0) == [StopAll(1)]

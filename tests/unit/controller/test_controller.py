@@ -18,6 +18,7 @@ from headway_api.contract import (
     LABEL_JOB,
 )
 from headway_api.messages import ProgressReport
+from headway_api.observations import report, shortened
 from headway_operator.cluster.client import EVENT, POD, ApiError, api_error
 from headway_operator.resources import TRAINING_JOB
 from headway_operator.trainingjob.pods import spec_hash
@@ -471,6 +472,34 @@ def test_last_words_of_a_pod_that_is_gone_in_the_same_moment_are_in_the_status()
             assert status["restarts"]["total"] == 2
             reasons = [event["reason"] for event in (await desk.list(EVENT)).items]
             assert reasons.count("CheckpointFallback") == 1
+
+    run(test())
+
+
+def test_the_course_of_a_metric_is_in_the_status_with_the_end_whoever_told_it() -> None:
+    """A lead's words are short, a new session begins empty, and a client of Kubeflow's helps."""
+
+    async def test() -> None:
+        desk = Desk()
+        async with at_work(desk) as controller:
+            await desk.submit(observe={"metrics": ["loss"]})
+            await until(lambda: desk.has("digits-0"))
+            await desk.start()
+            for session, step in (("one", 1), ("one", 2), ("two", 3)):
+                told = [report("loss", step, 1 / step).wire()]
+                said = a_report(step, number=1, session=session, observations=told)
+                controller.record_progress(KEY, said)
+            last = shortened(report("loss", 4, 0.25), 0).wire()
+            final = a_report(4, number=2, session="two", observations=[last])
+            words = {"reason": "Done", "exitCode": 0, "progress": final.wire()}
+            ended = {"exitCode": 0, "message": json.dumps(words)}
+            container = {"name": CONTAINER, "state": {"terminated": ended}}
+            await desk.report("digits-0", {"phase": "Succeeded", "containerStatuses": [container]})
+            await until(lambda: _phase_is(desk, "Succeeded"))
+            (seen,) = (await desk.status())["observations"]
+            assert [point["step"] for point in seen["curve"]] == [1, 2, 3, 4]
+            assert seen["last"] == seen["min"] == {"step": 4, "value": "0.25"}
+            assert seen["max"] == {"step": 1, "value": "1.0"}
 
     run(test())
 

@@ -7,12 +7,17 @@ import pytest
 
 from headway_api.messages import PeersResponse, ProgressReport
 from headway_operator.progress.access import Member, bearer_token, member, missed
-from headway_operator.progress.joining import join_response
+from headway_operator.progress.joining import directions, join_response
 from headway_operator.progress.keys import job_key
 from headway_operator.progress.peers import peers_of
 from headway_operator.progress.ratelimit import RateLimiter
 from headway_operator.progress.refusals import Refusal
-from headway_operator.progress.summary import KubeflowStatus, from_kubeflow, with_known_progress
+from headway_operator.progress.summary import (
+    KubeflowStatus,
+    from_kubeflow,
+    with_known_course,
+    with_known_progress,
+)
 from headway_operator.progress.tokens import Caller
 from headway_operator.trainingjob.view import Pod
 
@@ -256,3 +261,45 @@ def test_pods_that_are_gone_cost_no_memory():
         for number in range(200):
             limiter.allow((second, number))
     assert limiter.size <= 2048
+
+
+def observing(*metrics, **spec):
+    return {**JOB, "spec": {**JOB["spec"], "observe": {"metrics": list(metrics)}, **spec}}
+
+
+def test_a_lead_is_told_where_to_pause_and_what_to_observe():
+    job = observing("loss", pauseAtStep=30)
+    peers = peers_of(job, [pod(0)])
+    told = join_response(job, peers, None, b"secret").directions
+    assert (told.pause_at_step, told.observe) == (30, ["loss"])
+    assert told == directions(job)
+    assert directions(JOB).pause_at_step is None
+    assert directions(JOB).observe == []
+
+
+def kubeflow(percent, *metrics):
+    said = [{"name": name, "value": value} for name, value in metrics]
+    return KubeflowStatus.model_validate({"progressPercentage": percent, "metrics": said})
+
+
+def test_what_is_observed_may_come_by_kubeflows_protocol():
+    """A percentage counts as steps of a hundred; what is no number, or not asked for, is not."""
+    job = observing("loss", "note", "later")
+    told = kubeflow(10, ("loss", "0.5"), ("note", "well"), ("lr", "1"), ("later", "NaN"))
+    first = from_kubeflow(told, job, None, NOW)
+    assert [(each.metric, each.last.step, each.last.value) for each in first.observations] == [
+        ("loss", 10, "0.5"),
+        ("later", 10, "nan"),
+    ]
+    second = with_known_course(
+        from_kubeflow(kubeflow(20, ("loss", "0.25")), job, first, NOW), first
+    )
+    (loss, later) = second.observations
+    assert [(point.step, point.value) for point in loss.curve] == [(10, "0.5"), (20, "0.25")]
+    assert later.last.value == "nan"
+
+
+def test_where_the_agent_sees_steps_kubeflows_metrics_belong_to_them():
+    latest = ProgressReport(session="s", attempt=1, generation=1, step=700, total_steps=9000)
+    told = from_kubeflow(kubeflow(10, ("loss", "0.5")), observing("loss"), latest, NOW)
+    assert told.observations[0].last.step == 700

@@ -67,8 +67,10 @@ def link(agent: Agent) -> Iterator[AgentLink]:
     link.close()
 
 
-def propose(agent: Agent, number: int, step: int, purpose: str = "save") -> dict[str, Any]:
-    agent.say(type="propose", number=number, step=step, purpose=purpose)
+def propose(
+    agent: Agent, number: int, step: int, purpose: str = "save", **more: Any
+) -> dict[str, Any]:
+    agent.say(type="propose", number=number, step=step, purpose=purpose, **more)
     return agent.hear()
 
 
@@ -94,6 +96,35 @@ def test_a_withdrawn_proposal_does_nothing(agent: Agent, link: AgentLink) -> Non
     propose(agent, 1, step=2)
     agent.say(type="decide", number=1, accepted=False)
     assert link.passed(2) is None
+
+
+def test_at_its_bound_a_rank_pauses_whatever_else_was_agreed(agent: Agent, link: AgentLink) -> None:
+    link.bound = 3
+    propose(agent, 1, step=3, purpose="stop")
+    agent.say(type="decide", number=1, accepted=True)
+    assert link.passed(2) is None
+    assert link.passed(3) == "pause"
+
+
+@pytest.mark.parametrize(("bound", "then"), [(None, None), (9, None), (4, "pause"), (1, "pause")])
+def test_another_bound_holds_from_the_agreed_step_on(
+    agent: Agent, link: AgentLink, bound: int | None, then: str | None
+) -> None:
+    link.bound = 6
+    propose(agent, 1, step=4, purpose="bound", bound=bound)
+    agent.say(type="decide", number=1, accepted=True)
+    assert link.passed(3) is None
+    assert link.passed(4) == then
+    assert link.bound == bound
+    assert link.passed(6) == then
+
+
+def test_a_bound_that_was_withdrawn_changes_nothing(agent: Agent, link: AgentLink) -> None:
+    link.bound = 6
+    propose(agent, 1, step=4, purpose="bound", bound=None)
+    agent.say(type="decide", number=1, accepted=False)
+    assert link.passed(4) is None
+    assert link.passed(6) == "pause"
 
 
 def test_a_lead_that_never_decides_ends_the_rank_loudly(

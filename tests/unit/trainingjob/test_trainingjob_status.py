@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from job_views import NOW, a_job, a_pod, a_report, condition, running, stamp
 
-from headway_api.trainingjob import TrainingJobStatus
+from headway_api.observations import merged, report
+from headway_api.trainingjob import Observe, TrainingJobStatus
 from headway_operator.trainingjob.conditions import Claim, with_claims
 from headway_operator.trainingjob.group import Group
 from headway_operator.trainingjob.status import counts, difference, ended, with_progress
@@ -208,3 +209,34 @@ def test_a_status_survives_the_wire() -> None:
     """What is read back is what was written, so that nothing is written twice."""
     job = a_job(status=running(restarts=RESTARTED, progress={"step": 1}))
     assert TrainingJobStatus.model_validate(job.status.wire()) == job.status
+
+
+def test_the_course_of_what_is_observed_is_put_together_and_may_wait() -> None:
+    """A new lead's session begins empty: what earlier ones told stays."""
+    observe = Observe(metrics=["val", "loss"])
+    first = [report("loss", 1, 3.0), report("val", 1, 0.25)]
+    old = with_progress(status(), a_report(step=1, observations=first), observe)
+    assert old.observations == [first[1], first[0]], "in the order of the spec"
+    told = a_report(session="two", step=1, observations=[report("loss", 2, 0.1)])
+    new = with_progress(old, told, observe)
+    assert new.observations is not None
+    assert new.observations[1] == merged(first[0], report("loss", 2, 0.1))
+    assert difference(old, new) == "soft"
+    assert with_progress(new, told, observe).observations == new.observations
+
+
+def test_what_is_observed_no_longer_leaves_the_status() -> None:
+    observed = [report("loss", 1, 3.0).wire(), report("val", 1, 0.25).wire()]
+    old = status(observations=observed)
+    assert with_progress(old, a_report(), Observe(metrics=["val"])).observations == [
+        report("val", 1, 0.25)
+    ]
+    assert with_progress(old, a_report(), None).observations is None
+
+
+def test_a_lead_that_comes_back_to_a_step_wipes_out_no_metrics() -> None:
+    old = status(progress={"step": 20, "metrics": {"loss": "0.5"}})
+    assert with_progress(old, a_report(step=20)).progress == old.progress
+    progress = with_progress(old, a_report(step=10)).progress
+    assert progress is not None
+    assert progress.step == 10

@@ -50,7 +50,8 @@ async def run(config: PodConfig) -> int:
     """Run the pod; returns its exit code, and leaves the reason in the termination log."""
     report = await _run(config)
     termination.write(config.termination_log, report)
-    level = logging.ERROR if report.exit_code else logging.INFO
+    well = report.exit_code in (ExitCode.DONE, ExitCode.PAUSED)
+    level = logging.INFO if well else logging.ERROR
     log.log(level, "%s: %s", report.reason, report.message)
     return report.exit_code
 
@@ -136,10 +137,10 @@ async def _leading(
     holder = f"{config.pod_name}/{config.pod_uid}"
     committer = Committer(store, config.checkpoint, holder, reporter.event)
     context = tls.of_lead(answer.certificate, config.scratch)
-    lead = Lead(config, key, group, committer, reporter, answer.peers, context)
+    lead = Lead(config, key, group, committer, reporter, answer.peers, context, answer.directions)
     tasks = [asyncio.create_task(lead.run())]
     if endpoint:
-        tasks.append(asyncio.create_task(reporter.run(endpoint)))
+        tasks.append(asyncio.create_task(reporter.run(endpoint, lead.direct)))
         if group.elastic:
             tasks.append(asyncio.create_task(_watch_size(endpoint, answer, lead)))
     if store:
@@ -221,6 +222,9 @@ def _last_words(code: int, leading: _Leading | None) -> TerminationReport:
         )
     if code == ExitCode.PREEMPTED:
         return _preempted("the pod was taken away").model_copy(update={"progress": progress})
+    if code == ExitCode.PAUSED:
+        message = "the group has paused; the pod of worker 0 tells where"
+        return TerminationReport(reason="Paused", exit_code=code, message=message)
     if code == ExitCode.PEER_LOST:
         message = "the group ended; the pod of worker 0 tells why"
         return TerminationReport(reason="GroupEnded", exit_code=code, message=message)

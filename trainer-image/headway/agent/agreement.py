@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Purpose = Literal["save", "stop"]
+Purpose = Literal["save", "stop", "bound"]
+"""`bound`: from this step on, the training goes on to another step than it was to before."""
 FIRST_MARGIN = 2
 """Steps ahead of the furthest rank known; doubled at each refusal."""
 
@@ -24,6 +25,8 @@ class Propose:
     number: int
     purpose: Purpose
     step: int
+    bound: int | None = None
+    """For a `bound`: the step after which all ranks pause; None for never."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ class Agreement:
         """A rank has finished this step."""
         self.step = max(self.step, step)
 
-    def propose(self, purpose: Purpose, every: int | None = None) -> list[Move]:
+    def propose(
+        self, purpose: Purpose, every: int | None = None, bound: int | None = None
+    ) -> list[Move]:
         """Start agreeing on a step; for `every`, on a multiple of it.
 
         While another proposal is open a save is dropped (the next one comes soon enough), and a
@@ -83,7 +88,7 @@ class Agreement:
             step = -(-step // every) * every
         self._number += 1
         self._promised.clear()
-        self._open = Propose(self._number, purpose, step)
+        self._open = Propose(self._number, purpose, step, bound)
         self._every = every
         return [self._open]
 
@@ -106,7 +111,7 @@ class Agreement:
         self._margin *= 2
         return [
             Decide(proposal, accepted=False),
-            *(self._next() or self.propose(proposal.purpose, self._every)),
+            *(self._next() or self.propose(proposal.purpose, self._every, proposal.bound)),
         ]
 
     def _next(self) -> list[Move]:

@@ -76,6 +76,10 @@ class Checkpoints:
         self._fetched = self._waiting = False
         self._distrusted = 0
         self._settled = asyncio.Event()
+        self._bound: int | None = None
+        self.pause_at: int | None = None
+        """Step after which the job is to pause. The ranks of a generation know it from the start;
+        where it has changed since, they agree on it."""
 
     # --- when a generation begins ----------------------------------------------------------------
 
@@ -112,6 +116,7 @@ class Checkpoints:
         self._agreement = Agreement(placement.world_size)
         self._generation = generation
         self._saving_step = self._stopping_at = None
+        self._bound = self.pause_at
         self._saved_at = time.monotonic()
         self._distrusted += 1
         trusted = self._distrusted <= _TRIES_FROM_MEMORY
@@ -177,6 +182,12 @@ class Checkpoints:
         elif now - self._saved_at >= (policy.every_seconds or 300):
             self._move(self._agreement.propose("save"))
 
+    def bound_when_changed(self) -> None:
+        """Propose another step to pause after, if it is not the one that the ranks know."""
+        ends = self._pipeline.last_step is not None
+        if self.pause_at != self._bound and self._agreement.open is None and not ends:
+            self._move(self._agreement.propose("bound", bound=self.pause_at))
+
     def stop(self) -> None:
         """Propose a step after which all ranks save and end."""
         self._move(self._agreement.propose("stop"))
@@ -194,6 +205,7 @@ class Checkpoints:
                     "number": move.number,
                     "purpose": move.purpose,
                     "step": move.step,
+                    "bound": move.bound,
                 }
             else:
                 assert isinstance(move, Decide)
@@ -204,6 +216,9 @@ class Checkpoints:
 
     def _agreed(self, proposal: Propose) -> None:
         """All ranks save after this step: nothing else is saved or sent before they have."""
+        if proposal.purpose == "bound":
+            self._bound = proposal.bound
+            return
         checkpoint = CheckpointId(self._generation, proposal.step)
         every, before = self._policy.every_steps, self._saving_step
         if every and proposal.purpose == "save" and before is not None:
@@ -241,7 +256,7 @@ class Checkpoints:
                 self._move(self._agreement.refused(int(message["number"]), int(message["step"])))
             case "sealed":
                 self._on_sealed(rank, message)
-            case "finishing":
+            case "finishing" | "pausing":
                 self._on_finishing(int(message["step"]))
             case "save_failed":
                 self._saved(

@@ -17,7 +17,7 @@ import aiohttp
 
 from headway.agent.config import PodConfig
 from headway_api import contract
-from headway_api.messages import JoinResponse, PeersResponse, ProgressReport
+from headway_api.messages import JoinResponse, PeersResponse, ProgressReport, ReportResponse
 
 log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
@@ -73,15 +73,15 @@ class Endpoint:
             return None
         return PeersResponse.model_validate(answer) if answer else None
 
-    async def report(self, report: ProgressReport) -> bool:
-        """Send a progress report, once. Returns whether it arrived."""
+    async def report(self, report: ProgressReport) -> ReportResponse | None:
+        """Send a progress report, once. Returns the answer; None if it did not arrive."""
         try:
             body = report.model_dump(mode="json", by_alias=True, exclude_none=True)
-            await self._ask("POST", "/progress", json=body)
+            answer = await self._ask("POST", "/progress", json=body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.debug("progress report not delivered: %s", error)
-            return False
-        return True
+            return None
+        return ReportResponse.model_validate(answer or {})
 
     async def _until_answered(self, method: str, path: str, **options: Any) -> Any:
         pause, told = _FIRST_PAUSE, False

@@ -120,6 +120,7 @@ class Group:
         last: The latest of them.
         placement: Which ranks run where, in the current or latest generation.
         draining: Its ranks have been asked to stop, since the size changes.
+        pausing: The step after which its ranks pause, once one has got there.
     """
 
     replicas: int
@@ -134,6 +135,7 @@ class Group:
     state: State = State.GATHERING
     placement: Placement = field(default_factory=lambda: Placement(()))
     draining: bool = False
+    pausing: int | None = None
     members: dict[int, Member] = field(default_factory=dict)
     leaving: set[int] = field(default_factory=set)
     highest: int = 0
@@ -247,6 +249,7 @@ class Group:
         self.state, self._started_at = State.RUNNING, now
         self._stepped, self._pending = False, False
         self.draining = self._waited = False
+        self.pausing = None
         self._wait += 1
         self._done.clear()
         self._saved.clear()
@@ -285,6 +288,10 @@ class Group:
             all_done = len(self._done) == self.world_size
             done = Finish(ExitCode.DONE, "Done", "every rank has finished")
             return self._finish(done) if all_done else []
+        if code == ExitCode.PAUSED and self.pausing is not None:
+            self._saved.add(rank)
+            all_paused = len(self._saved | self._done) == self.world_size
+            return self._finish(self._pause(self.pausing)) if all_paused else []
         if code == ExitCode.PREEMPTED and (self.leaving or self.draining):
             self._saved.add(rank)
             return self._stop() if len(self._saved | self._done) == self.world_size else []
@@ -339,6 +346,11 @@ class Group:
     def _fail(failure: RestartReport, decision: Decision) -> Finish:
         by = f" (failure rule {decision.rule})" if decision.rule else ""
         return Finish(failure.exit_code or 1, failure.reason, failure.message + by, failure)
+
+    @staticmethod
+    def _pause(step: int) -> Finish:
+        said = f"step {step} is saved; raise pauseAtStep or remove it to go on"
+        return Finish(ExitCode.PAUSED, "Paused", said)
 
     def _finish(self, finish: Finish) -> list[Action]:
         self.state = State.ENDED

@@ -27,7 +27,7 @@ from headway.agent.sources import Source
 from headway.agent.wire import LINE_LIMIT, Channel, HandshakeFailed, Hello, Message, welcome
 from headway.checkpoint.errors import Fenced
 from headway_api.contract import AGENT_PORT, ExitCode
-from headway_api.messages import Peer
+from headway_api.messages import Directions, Peer
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.5
@@ -66,6 +66,7 @@ class Lead:
         reporter: Reporter,
         peers: Sequence[Peer] = (),
         tls: ssl.SSLContext | None = None,
+        directions: Directions | None = None,
     ) -> None:
         self._config = config
         self._key = key
@@ -85,6 +86,7 @@ class Lead:
         self._progress_at = now
         self._dumping = self._led = False
         self.ended: Finish | None = None
+        self._follow(directions or Directions())
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -145,6 +147,7 @@ class Lead:
     def _save_when_due(self, now: float) -> None:
         training = self._group.state is State.RUNNING and self._all_attached
         if training and self._stop_deadline is None:
+            self._checkpoints.bound_when_changed()
             self._checkpoints.save_when_due(now)
 
     # --- connections ----------------------------------------------------------------------------
@@ -190,6 +193,15 @@ class Lead:
     def resize(self, replicas: int) -> None:
         """The group should have so many pods now."""
         self._post(lambda: self._group.resized(replicas))
+
+    def direct(self, directions: Directions) -> None:
+        """What the job wants now."""
+        self._post(lambda: self._follow(directions))
+
+    def _follow(self, directions: Directions) -> list[Action]:
+        self._reporter.observe(directions.observe)
+        self._checkpoints.pause_at = directions.pause_at_step
+        return []
 
     def _on_lost(self, index: int, connection: _Connection) -> list[Action]:
         if self._connections.get(index) is not connection:
@@ -247,6 +259,8 @@ class Lead:
             log.info("rank %d has finished", message["rank"])
             if len(self._attached) < self._group.world_size:
                 self._attached.discard(int(message["rank"]))
+        elif message["code"] == ExitCode.PAUSED and self._group.pausing is not None:
+            log.info("rank %d has paused", message["rank"])
         elif message["generation"] == self._group.generation:
             log.warning("%s", describe(index, message).message.splitlines()[0])
         return self._group.exited(
@@ -305,6 +319,8 @@ class Lead:
                 self._on_save(rank, message)
 
     def _on_save(self, rank: int, message: Message) -> None:
+        if message["type"] == "pausing":
+            self._group.pausing = int(message["step"])
         self._checkpoints.on_rank(rank, message)
         if self._stop_deadline is not None and self._checkpoints.stop_is_sealed:
             self._stop_deadline = self._leave_at  # now only storage is waited for
@@ -379,14 +395,16 @@ class Lead:
         if self.ended is not None:
             return
         self.ended = finish
-        if finish.code == ExitCode.DONE:
+        if self._group.pausing is not None and finish.code == ExitCode.PAUSED:
+            self._reporter.paused(self._group.pausing)
+        if finish.code in (ExitCode.DONE, ExitCode.PAUSED):
             await self._checkpoints.settle()
         elif finish.code != ExitCode.FENCED:
             await self._send_the_rest(_LAST_SECONDS)
         log.info("the group ends: %s", finish.message.splitlines()[0])
         for index in sorted(self._connections, reverse=True):
             code = finish.code
-            if index and code:
+            if index and code not in (ExitCode.DONE, ExitCode.PAUSED):
                 code = ExitCode.PEER_LOST  # not the culprit: only the lead's pod tells the reason
             self._send({"type": "finish", "code": int(code)}, to=index)
 
@@ -433,6 +451,7 @@ class Lead:
             "master_addr": self._config.address,
             "master_port": store_port(self._config.address, generation),
             "ranks": group.placement.message,
+            "pause_at": self._checkpoints.pause_at,
         }
         for index in group.placement.pods:
             self._send({**start, "restore": self._restore_order(source, index)}, to=index)

@@ -70,6 +70,7 @@ class Node:
         self._over = asyncio.Event()
         self._held: dict[int, int] = {}
         self._restore: Message = {}
+        self._pause_at: int | None = None
         self._fetching: list[Message] | None = None
         self._uploads = Uploads(self._uploaded)
         self._placement = Placement(())
@@ -111,6 +112,7 @@ class Node:
     async def _start(self, generation: int, order: Message) -> None:
         self._over = asyncio.Event()
         self._restore = dict(order.get("restore") or {})
+        self._pause_at = order.get("pause_at")
         self._placement = Placement.told(order["ranks"])
         self._link = WorkerLink(self._config.scratch, generation, self._relay)
         await self._link.open()
@@ -301,10 +303,11 @@ class Node:
     def _offer(self, rank: int) -> Message:
         """What a worker restores from: this pod's memory, or nothing (then storage)."""
         if not self._restore:
-            return {}
+            return {"pause_at": self._pause_at}
         told = self._restore.get("rank_states")
         own = {} if told is None else {"rank_state": told.get(str(rank))}
-        return {**self.memory.offer(CheckpointId.named_in(self._restore)), **own}
+        offer = self.memory.offer(CheckpointId.named_in(self._restore))
+        return {**offer, **own, "pause_at": self._pause_at}
 
     def copies(self) -> list[Message]:
         """The checkpoints that this pod's memory holds, for the lead."""

@@ -8,7 +8,7 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from headway.agent.committer import Committed
 from headway.agent.endpoint import Endpoint
@@ -16,19 +16,22 @@ from headway.agent.faults import utc
 from headway.agent.wire import Message
 from headway.checkpoint.errors import StoreError
 from headway.tracking.history import HistoryWriter, Point
+from headway_api import observations
 from headway_api.messages import (
     CheckpointReport,
+    Directions,
     EventReport,
     ProgressReport,
     RestartReport,
     SilentPeer,
 )
+from headway_api.observations import Observation
 
 log = logging.getLogger(__name__)
 _SOONEST_SECONDS = 1.0
 _LATEST_SECONDS = 10.0
 _EVENTS_KEPT = 8
-_SILENT = 256
+_SILENT = 128
 """Silent peers told at once: a report has to fit the endpoint's 64 KiB."""
 _FALLBACK = 400
 """Characters, so that the final report fits a termination log."""
@@ -82,6 +85,7 @@ class Reporter:
         self._events: deque[EventReport] = deque(maxlen=_EVENTS_KEPT)
         self._posted = 0
         self._urgent = asyncio.Event()
+        self._observed: Collection[str] = ()
 
     def _update(self, **changes: object) -> None:
         self.report = self.report.model_copy(update=changes)
@@ -106,6 +110,22 @@ class Reporter:
         self._update(generation=generation)
         self._urgent.set()
 
+    def observe(self, metrics: Collection[str]) -> None:
+        """Report the course of these metrics."""
+        self._observed = metrics
+
+    def _observations(self, message: Message) -> list[Observation]:
+        new = [
+            observations.report(metric, int(step), message["metrics"][metric])
+            for metric, step in message.get("reported", {}).items()
+            if metric in self._observed
+        ]
+        return observations.all_merged(self.report.observations, new)
+
+    def paused(self, step: int) -> None:
+        """All ranks have saved this step, be it that an earlier lead's ranks trained it."""
+        self._update(step=step)
+
     def stepped(self, message: Message) -> None:
         """Rank 0 has finished a step."""
         step, total = int(message["step"]), message.get("total")
@@ -127,6 +147,7 @@ class Reporter:
             eta_seconds=self._rate.seconds_for(total - step) if total else None,
             metrics=reported(message.get("metrics", {})),
             updated_at=utc(time.time()),
+            observations=self._observations(message),
         )
 
     def lost(self, index: int, uid: str) -> None:
@@ -195,14 +216,22 @@ class Reporter:
         self._update(number=self.report.number + 1)
         return self.report
 
-    async def run(self, endpoint: Endpoint) -> None:
-        """Send reports until cancelled."""
+    async def run(self, endpoint: Endpoint, direct: Callable[[Directions], None]) -> None:
+        """Send reports until cancelled.
+
+        Args:
+            endpoint: Takes them.
+            direct: Told what the job wants now, by each answer.
+        """
         sent: ProgressReport | None = None
         while True:
             self._urgent.clear()
             if self.report != sent or self.report.silent:
                 report = self.next()
-                sent = report if await endpoint.report(report) else None
+                answer = await endpoint.report(report)
+                sent = report if answer else None
+                if answer is not None:
+                    direct(answer.directions)
             await asyncio.sleep(_SOONEST_SECONDS)
             if self.report.silent:  # its word counts for as long as it is repeated
                 continue

@@ -137,6 +137,7 @@ class Loader:
         order: The order of its samples.
         begins: Called before the first batch of an iteration.
         ends: Called after the last one.
+        goes_on: Called before each batch.
         options: Further arguments of `torch.utils.data.DataLoader`.
     """
 
@@ -148,12 +149,13 @@ class Loader:
         seed: int,
         begins: Callable[[], None] = lambda: None,
         ends: Callable[[], None] = lambda: None,
+        goes_on: Callable[[], None] = lambda: None,
         **options: Any,
     ) -> None:
         self.order = order
         self.taken = 0
         """Batches that the loop has taken in this process, over all epochs."""
-        self._begins, self._ends = begins, ends
+        self._begins, self._ends, self._goes_on = begins, ends, goes_on
         # A generator of its own: starting an iterator draws a seed for the loader's worker
         # processes, and drawing it from torch's global one would spoil an exact resume.
         self._generator = torch.Generator()
@@ -179,6 +181,7 @@ class Loader:
         self._begins()
         try:
             for batch in self._loader:
+                self._goes_on()
                 order.done += 1
                 self.taken += 1
                 yield batch

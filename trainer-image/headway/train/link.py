@@ -27,8 +27,9 @@ and when it is gone, so are we: its agent kills this process."""
 @dataclass
 class _Proposal:
     number: int
-    purpose: Literal["save", "stop"]
+    purpose: Literal["save", "stop", "bound"]
     step: int
+    bound: int | None = None
     decided: threading.Event = field(default_factory=threading.Event)
     accepted: bool = False
 
@@ -51,6 +52,8 @@ class AgentLink:
         self._abandoned: dict[int, str] = {}
         self._answers: dict[int, Message] = {}
         self._asked = 0
+        self.bound: int | None = None
+        """The step after which all ranks pause; None for never."""
         self.held: int | None = None
         """The slot that is on its way to storage; it must not be written to."""
         self._path = os.environ.get(contract.ENV_AGENT_SOCKET)
@@ -107,14 +110,26 @@ class AgentLink:
                 raise RuntimeError("the agent of this pod is gone")
             return self._answers.pop(number)
 
-    def passed(self, step: int) -> Literal["save", "stop"] | None:
-        """Note that `step` is finished; returns what was agreed for this very step.
+    def passed(self, step: int) -> Literal["save", "stop", "pause"] | None:
+        """Note that `step` is finished; returns what all ranks do after this very step.
 
         Waits for the lead's decision if this step is proposed for something.
 
         Raises:
             RuntimeError: the lead does not answer, though it is there.
         """
+        agreed = self._agreed(step)
+        if agreed is not None and agreed.purpose == "bound":
+            self.bound = agreed.bound
+        if self.is_bound(step):
+            return "pause"
+        return None if agreed is None or agreed.purpose == "bound" else agreed.purpose
+
+    def is_bound(self, step: int) -> bool:
+        """Whether the training goes no further than this step."""
+        return self.bound is not None and step >= self.bound
+
+    def _agreed(self, step: int) -> _Proposal | None:
         with self._lock:
             self._step = step
             proposal = self._proposal
@@ -126,7 +141,7 @@ class AgentLink:
                 f"no word from the lead within {_DECISION_SECONDS:g} s whether to "
                 f"{proposal.purpose} at step {step}; see the log of worker 0"
             )
-        return proposal.purpose if proposal.accepted else None
+        return proposal if proposal.accepted else None
 
     def refusal(self, step: int) -> str | None:
         """Wait until the checkpoint of `step` is committed, or can't be any more.
@@ -174,7 +189,12 @@ class AgentLink:
 
     def _answer(self, message: Message) -> Message:
         """Promise to halt at the proposed step, or say that it is too late for it."""
-        proposal = _Proposal(int(message["number"]), message["purpose"], int(message["step"]))
+        proposal = _Proposal(
+            int(message["number"]),
+            message["purpose"],
+            int(message["step"]),
+            message.get("bound"),
+        )
         with self._lock:
             step = self._step
             if step >= proposal.step:

@@ -65,11 +65,13 @@ class Run:
         self._resume: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
         self._pending: dict[str, float | torch.Tensor] = {}
+        self._reported: dict[str, int] = {}
         self._reported_at = 0.0
         self._store = self._open_store()
         self._saver: Saver | None = None
         self._prepared = False
         self._saved_step = self._stored_step = -1
+        self._pausing = False
 
     def __enter__(self) -> Self:
         return self
@@ -164,6 +166,7 @@ class Run:
             seed=self.seed,
             begins=self._continue_rng,
             ends=self._end_copy,
+            goes_on=self._leave_if_pausing,
             **options,
         )
         return self._loader
@@ -200,6 +203,8 @@ class Run:
         if self._link.connected:
             sigterm.leave_to_agent()
         self._link.attach(self.step_count)
+        if self._link.is_bound(self.step_count):
+            self._pause()
         return restored
 
     def _restore(self) -> bool:
@@ -228,6 +233,7 @@ class Run:
     def _find(self, store: Store) -> Found | None:
         """The newest checkpoint: in memory if the lead knows that everybody has it there."""
         offer = self._link.ask({"type": "restore"})
+        self._link.bound = offer.get("pause_at")
         wants = Wants(self._stateful)
         if offer.get("slots"):
             return memory.read(offer, self.local_rank, wants)
@@ -309,11 +315,14 @@ class Run:
         """A step boundary: call it after `optimizer.step()`, when no gradients are kept for later.
 
         Takes a checkpoint when one is due, reports progress, and ends the process with exit code
-        143 after a checkpoint when the pod is being taken away.
+        143 after a checkpoint when the pod is being taken away. After `spec.pauseAtStep` the next
+        call, or the loader's next batch, ends it with exit code 82: what follows the step, such as
+        a validation, is still done.
 
         Args:
             metrics: Values to report, such as `loss`; floats, or tensors of one element.
         """
+        self._leave_if_pausing()
         self.step_count += 1
         if self._saver is not None and self._stateful and not self._prepared:
             # Only now does an optimizer have its state, and is the size of a checkpoint known.
@@ -324,11 +333,13 @@ class Run:
         now = time.monotonic()
         due = now - self._reported_at >= _REPORT_SECONDS
         # Turning a tensor on a GPU into a number waits for it: only what is reported is turned.
-        self._pending |= metrics
+        self._note(metrics)
         if due or agreed:
             self._report(now)
         if agreed == "save":
             self._save()
+        elif agreed == "pause":
+            self._pause()
         elif agreed == "stop":
             why = self._save_and_wait()
             log.info(
@@ -338,8 +349,31 @@ class Run:
 
     def log(self, **metrics: float | torch.Tensor) -> None:
         """Report values that belong to no single step, such as a validation accuracy."""
-        self._pending |= metrics
+        self._note(metrics)
         self._report(time.monotonic())
+
+    def _note(self, metrics: Mapping[str, float | torch.Tensor]) -> None:
+        self._pending |= metrics
+        self._reported |= dict.fromkeys(metrics, self.step_count)
+
+    def _pause(self) -> None:
+        """Save this step, and leave before another one is begun.
+
+        Not at once: what follows a step belongs to it. Should that be the end of the training, it
+        ends.
+        """
+        self._pausing = True
+        self._link.send({"type": "pausing", "step": self.step_count})
+        if self.step_count not in {self._saved_step, self.resumed_from_step}:
+            self._save()
+
+    def _leave_if_pausing(self) -> None:
+        if not self._pausing:
+            return
+        if why := self._save_and_wait():
+            raise RuntimeError(why)
+        log.info("step %d is saved; pausing", self.step_count)
+        sys.exit(ExitCode.PAUSED)
 
     def finish(self) -> None:
         """The end of the training: a last checkpoint, and every rank waits for every other.
@@ -398,8 +432,10 @@ class Run:
                 "total": self._total(),
                 "epoch": self._loader.order.epoch if self._loader else None,
                 "metrics": self.metrics,
+                "reported": self._reported,
             }
         )
+        self._reported = {}
 
 
 def _number(value: float | torch.Tensor) -> float:

@@ -1,0 +1,1 @@
+"""Sweeps: which trials there are, what they try, and when they end."""
