@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+import resource
 import statistics
 import subprocess
 import sys
@@ -40,7 +41,7 @@ from headway_operator.sweep.suggest import (
     gp,
     suggest,
 )
-from headway_operator.sweep.trial import Direction, Point, Scalar, Trial
+from headway_operator.sweep.trial import Direction, Point, Scalar, State, Trial
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 EXAMPLES: Mapping[Algorithm, int] = {"gp": 8}
@@ -270,12 +271,24 @@ def test_maximizing_goes_up(name: Algorithm) -> None:
     assert up - down > 0.25
 
 
+@pytest.mark.parametrize("state", ["Failed", "Complete"])
 @pytest.mark.parametrize("name", LEARNING)
-def test_failed_trials_teach_nothing(name: Algorithm) -> None:
+def test_a_trial_whose_value_is_no_number_teaches_nothing(name: Algorithm, state: State) -> None:
     trials = searched(MIXED, name, 10)
-    failed = Trial(10, trials[0].params, "Failed", (math.nan,))
+    failed = Trial(10, trials[0].params, state, (math.nan,), attrs=trials[0].attrs)
     asked = request(MIXED, name, 11, [*trials, failed])
     assert suggest(asked) == suggest(request(MIXED, name, 11, trials))
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_huge_range_of_whole_numbers_takes_no_memory(name: Algorithm) -> None:
+    """Optuna would make a list of all of them."""
+    parameters = [ints("seed", 0, 2**31), ints("more", 1, 2**53, log=True), floats("x", 0.0, 1.0)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    trials = searched(parameters, name, 8, lambda params: float(params["x"]), population=4)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert all(contains(parameters, trial.params) for trial in trials)
+    assert grown < 1_000_000, "in KiB"
 
 
 # --- trials side by side ------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import optuna
 from optuna.distributions import (
@@ -33,6 +33,9 @@ from headway_operator.sweep.trial import Scalar
 # nothing that a user could do about it.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 _NAME: Final = "sweep"
+_MOST_STEPS: Final = 10_000
+"""Numbers with more steps than this are told as a continuum and rounded: Optuna's Gaussian process
+makes a list of all values, which for a seed of 31 bits would take 16 GB."""
 _EVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _DIRECTIONS: Final = {
     "Minimize": StudyDirection.MINIMIZE,
@@ -80,7 +83,9 @@ def ask(
         trial = study.ask()
 
         def pick(name: str, values: Dimension) -> Scalar:
-            return _suggested(trial, name, values) if name in space else values.value(0)
+            if name not in space:
+                return values.value(0)
+            return _suggested(trial, name, values, space[name])
 
         params = request.space.assembled(pick)
     system = study.get_trials(deepcopy=False)[-1].system_attrs
@@ -138,24 +143,43 @@ def _distribution(values: Dimension) -> BaseDistribution:
         return FloatDistribution(values.low, values.high, log=values.log)
     if isinstance(values, Choices):
         return CategoricalDistribution(range(values.size))
+    if values.size > _MOST_STEPS:
+        return FloatDistribution(0.0, 1.0)
     if values.log:
         return IntDistribution(int(values.low), int(values.value(values.size - 1)), log=True)
     return IntDistribution(0, values.size - 1)
 
 
 def _internal(values: Dimension, value: Scalar) -> Scalar:
-    if isinstance(values, Continuum) or (not isinstance(values, Choices) and values.log):
-        return value
-    return values.place(value)
-
-
-def _suggested(trial: Trial, name: str, values: Dimension) -> Scalar:
+    """A value as its distribution has it."""
     if isinstance(values, Continuum):
-        found = trial.suggest_float(name, values.low, values.high, log=values.log)
+        return value
+    if isinstance(values, Choices):
+        return values.place(value)
+    if values.size > _MOST_STEPS:
+        return values.share(value)
+    return value if values.log else values.place(value)
+
+
+def _suggested(
+    trial: Trial, name: str, values: Dimension, distribution: BaseDistribution
+) -> Scalar:
+    """A value as the space has it."""
+    found = _asked(trial, name, distribution)
+    if isinstance(values, Continuum):
         return min(max(float(found), values.low), values.high)
     if isinstance(values, Choices):
-        return values.value(int(trial.suggest_categorical(name, range(values.size))))
-    if values.log:
-        high = int(values.value(values.size - 1))
-        return int(trial.suggest_int(name, int(values.low), high, log=True))
-    return values.value(int(trial.suggest_int(name, 0, values.size - 1)))
+        return values.value(int(found))
+    if values.size > _MOST_STEPS:
+        return values.at(float(found))
+    return int(found) if values.log else values.value(int(found))
+
+
+def _asked(trial: Trial, name: str, distribution: BaseDistribution) -> float:
+    if isinstance(distribution, FloatDistribution):
+        found = trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+        return float(found)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
+    assert isinstance(distribution, CategoricalDistribution)
+    return int(cast(int, trial.suggest_categorical(name, distribution.choices)))
