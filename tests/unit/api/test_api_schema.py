@@ -28,6 +28,7 @@ LEGAL_KEYS = {
     "minimum",
     "minItems",
     "minLength",
+    "oneOf",
     "pattern",
     "properties",
     "required",
@@ -163,7 +164,8 @@ def test_a_crd_has_structural_keys_only(kind: Kind) -> None:
     schema = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for node in nodes(schema):
         assert set(node) <= LEGAL_KEYS, node
-        assert "type" in node or node.get("x-kubernetes-int-or-string"), node
+        free = node.get("x-kubernetes-preserve-unknown-fields")
+        assert "type" in node or node.get("x-kubernetes-int-or-string") or free, node
         assert None not in node.values(), node
         assert not ("properties" in node and "additionalProperties" in node), node
 
@@ -176,6 +178,9 @@ def test_every_column_shows_a_field_that_exists(kind: Kind) -> None:
         if column.path == ".metadata.creationTimestamp":
             continue
         for step in column.path.lstrip(".").split("."):
-            assert step in node["properties"], column
-            node = node["properties"][step]
+            name = step.removesuffix("[0]")
+            assert name in node["properties"], column
+            node = node["properties"][name]
+            if name != step:
+                node = node["items"]
         assert node["type"] == column.type, column
