@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hack import fault_proxy as faults
+from hack.fault_proxy import FaultProxy
 from hack.seaweed import SeaweedServer
 from local_runs import Job, MakeJob, Outcome, keys, last_step, losses, script, storage, wait_for
 
@@ -143,11 +145,32 @@ def test_a_step_that_is_changed_meanwhile_holds_without_new_pods(
 
 def test_what_follows_the_step_is_done_before_the_pods_end(job: MakeJob, tmp_path: Path) -> None:
     """A rung at the end of an epoch has the epoch's validation."""
-    run = pause_at(validating_job(job, tmp_path, validate_ms="500"), 20)
+    run = pause_at(validating_job(job, tmp_path), 20)
     ended = run.run(seconds=SECONDS)
     check_paused(ended, 20)
     assert course(ended, "val")["last"] == {"step": 20, "value": "120.0"}
     assert [point["step"] for point in course(ended, "val")["curve"]] == [10, 20]
+    check_trained_once(tmp_path, 20)
+
+
+def check_trained_once(folder: Path, step: int) -> None:
+    for rank in (0, 1):
+        steps = (folder / f"steps.{rank}").read_text().split()
+        assert steps == [str(number) for number in range(1, step + 1)]
+
+
+def test_a_loop_without_our_loader_leaves_at_its_next_step(job: MakeJob, tmp_path: Path) -> None:
+    """What it computes of that step is lost with the process, and not in what is saved."""
+    storage, env = {"uri": str(tmp_path / "storage")}, {"FOLDER": str(tmp_path)}
+    run = pause_at(job(script("own_loop.py"), env=env, storage=storage), 12)
+    check_paused(run.run(seconds=SECONDS), 12)
+    ended = pause_at(run, None).run(seconds=SECONDS)
+    assert (ended.code, ended.phase) == (0, "Succeeded"), ended.shown
+    losses = [line.split() for line in (tmp_path / "steps.0").read_text().splitlines()]
+    assert [int(step) for step, _ in losses] == list(range(1, 31))
+    assert sorted((float.fromhex(loss) for _, loss in losses), reverse=True) == [
+        float.fromhex(loss) for _, loss in losses
+    ], "it goes on from where it was, and not from the start"
 
 
 def test_a_training_that_ends_at_that_step_has_succeeded(job: MakeJob, tmp_path: Path) -> None:
@@ -162,22 +185,40 @@ def test_a_training_that_ends_at_that_step_has_succeeded(job: MakeJob, tmp_path:
 def test_whoever_is_killed_after_the_step_the_pause_holds_and_nothing_is_trained_twice(
     job: MakeJob, tmp_path: Path, victim: str, number: int
 ) -> None:
-    run = pause_at(validating_job(job, tmp_path, validate_ms="3000"), 20).start()
-    wait_for("the validation after step 20", (tmp_path / "validates.1").exists, SECONDS)
+    run = pause_at(validating_job(job, tmp_path, linger_at="15"), 15).start()
+    wait_for("step 15", (tmp_path / f"lingers.{number}").exists, SECONDS)
+    wait_for("its checkpoint", lambda: "step 15 is committed" in run.logs(0), SECONDS)
     find = run.worker if victim == "worker" else run.agent
     found = wait_for("the process to kill", lambda: find(number), 20)
     assert found is not None
     found.kill()
+    (tmp_path / "go").touch()
     ended = run.finish(SECONDS)
-    check_paused(ended, 20)
+    check_paused(ended, 15)
     assert ended.restarts["total"] == 1
-    assert course(ended, "val")["last"] == {"step": 20, "value": "120.0"}
-    for rank in (0, 1):
-        steps = (tmp_path / f"steps.{rank}").read_text().split()
-        assert steps == [str(step) for step in range(1, 21)]
+    assert course(ended, "loss")["last"]["step"] == 15
+    check_trained_once(tmp_path, 15)
 
 
 def test_a_script_without_headways_library_runs_to_its_end(job: MakeJob, tmp_path: Path) -> None:
     run = job(script("plain_ddp.py"), storage={"uri": str(tmp_path / "storage")}, pauseAtStep=1)
     ended = run.run(seconds=SECONDS)
     assert (ended.code, ended.phase) == (0, "Succeeded"), ended.shown
+
+
+def test_storage_that_refuses_the_checkpoint_is_tried_again_before_the_pods_end(
+    job: MakeJob, tmp_path: Path, seaweed: SeaweedServer
+) -> None:
+    """A job never seems to have paused where nothing is saved."""
+    with FaultProxy(seaweed.endpoint) as proxy:
+        run = pause_at(losses_job(job, tmp_path, seaweed, delay_ms="50"), 30)
+        run.manifest["spec"]["storage"]["endpoint"] = proxy.endpoint
+        run.start()
+        wait_for("step 10", lambda: last_step(tmp_path) >= 10, SECONDS)
+        proxy.fail(faults.answer(403, "InvalidAccessKeyId"), method="PUT")
+        refused = "checkpoint of step 30 could not be saved"
+        wait_for("the refusal", lambda: refused in run.logs(0), SECONDS)
+        proxy.heal()
+        ended = run.finish(SECONDS)
+    check_paused(ended, 30)
+    assert len((tmp_path / "losses.0").read_text().splitlines()) == 30

@@ -199,6 +199,7 @@ class Lead:
         self._post(lambda: self._follow(directions))
 
     def _follow(self, directions: Directions) -> list[Action]:
+        self._directions = directions
         self._reporter.observe(directions.observe)
         self._checkpoints.pause_at = directions.pause_at_step
         return []
@@ -451,7 +452,7 @@ class Lead:
             "master_addr": self._config.address,
             "master_port": store_port(self._config.address, generation),
             "ranks": group.placement.message,
-            "pause_at": self._checkpoints.pause_at,
+            "directions": self._directions.wire(),
         }
         for index in group.placement.pods:
             self._send({**start, "restore": self._restore_order(source, index)}, to=index)

@@ -70,7 +70,7 @@ class Node:
         self._over = asyncio.Event()
         self._held: dict[int, int] = {}
         self._restore: Message = {}
-        self._pause_at: int | None = None
+        self._directions: Message = {}
         self._fetching: list[Message] | None = None
         self._uploads = Uploads(self._uploaded)
         self._placement = Placement(())
@@ -112,7 +112,7 @@ class Node:
     async def _start(self, generation: int, order: Message) -> None:
         self._over = asyncio.Event()
         self._restore = dict(order.get("restore") or {})
-        self._pause_at = order.get("pause_at")
+        self._directions = order.get("directions") or {}
         self._placement = Placement.told(order["ranks"])
         self._link = WorkerLink(self._config.scratch, generation, self._relay)
         await self._link.open()
@@ -303,11 +303,11 @@ class Node:
     def _offer(self, rank: int) -> Message:
         """What a worker restores from: this pod's memory, or nothing (then storage)."""
         if not self._restore:
-            return {"pause_at": self._pause_at}
+            return {"directions": self._directions}
         told = self._restore.get("rank_states")
         own = {} if told is None else {"rank_state": told.get(str(rank))}
         offer = self.memory.offer(CheckpointId.named_in(self._restore))
-        return {**offer, **own, "pause_at": self._pause_at}
+        return {**offer, **own, "directions": self._directions}
 
     def copies(self) -> list[Message]:
         """The checkpoints that this pod's memory holds, for the lead."""

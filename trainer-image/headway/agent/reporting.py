@@ -171,10 +171,13 @@ class Reporter:
     def restored(self, message: Message) -> None:
         """Rank 0 has restored a checkpoint."""
         fallbacks = [str(skipped) for skipped in message.get("fallbacks", [])]
+        courses = map(Observation.model_validate, message.get("courses", []))
+        told = [course for course in courses if course.metric in self._observed]
         self._update(
             resumed_from_step=int(message["step"]),
             restored_from=str(message.get("source", "")).capitalize() or None,
             fallback="; ".join(fallbacks)[:_FALLBACK] or None,
+            observations=observations.all_merged(self.report.observations, told),
         )
         for skipped in fallbacks:
             self.event("CheckpointFallback", f"skipped a bad checkpoint: {skipped}")

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ from headway.checkpoint.errors import NoValidCheckpoint, StoreError
 from headway.checkpoint.location import locate
 from headway.checkpoint.stores import Store, open_store
 from headway.train import memory, restorer, rng, sigterm, stateful
+from headway.train.courses import Courses
 from headway.train.data import BatchOrder, Loader, size_of
 from headway.train.found import Found
 from headway.train.link import AgentLink
@@ -29,6 +31,7 @@ from headway.train.sharding import Wants
 from headway.train.state import flatten
 from headway_api import contract
 from headway_api.contract import ExitCode
+from headway_api.messages import Directions
 from headway_api.trainingjob import Checkpoint
 
 log = logging.getLogger("headway")
@@ -66,6 +69,7 @@ class Run:
         self._metrics: dict[str, float] = {}
         self._pending: dict[str, float | torch.Tensor] = {}
         self._reported: dict[str, int] = {}
+        self._courses = Courses()
         self._reported_at = 0.0
         self._store = self._open_store()
         self._saver: Saver | None = None
@@ -226,6 +230,7 @@ class Run:
                     "step": self.step_count,
                     "source": found.source,
                     "fallbacks": list(found.fallbacks),
+                    "courses": self._courses.state(),
                 }
             )
         return True
@@ -233,7 +238,8 @@ class Run:
     def _find(self, store: Store) -> Found | None:
         """The newest checkpoint: in memory if the lead knows that everybody has it there."""
         offer = self._link.ask({"type": "restore"})
-        self._link.bound = offer.get("pause_at")
+        directions = Directions.model_validate(offer.get("directions") or {})
+        self._link.bound, self._courses.observed = directions.pause_at_step, directions.observe
         wants = Wants(self._stateful)
         if offer.get("slots"):
             return memory.read(offer, self.local_rank, wants)
@@ -249,6 +255,8 @@ class Run:
         found = restorer.newest(_open(root), self.rank, wants, only)
         if found is None:
             raise StoreError(f"checkpoint.resumeFrom {source}: there is no checkpoint")
+        if found.rank_state is not None:  # what that run has reported is not this one's
+            found = replace(found, rank_state={**found.rank_state, "courses": []})
         return found
 
     def _load(self, found: Found) -> None:
@@ -260,6 +268,7 @@ class Run:
         if self._loader is not None and found.objects.get("loader"):
             self._loader.order.load_state_dict(found.objects["loader"])
         self._resume = dict(found.rank_state or {})
+        self._courses.restore(self._resume.pop("courses", ()))
         if self._loader is None:
             self._continue_rng()
         if self._saver is not None:
@@ -286,7 +295,11 @@ class Run:
             tensors=tensors,
             rank_zero=stateful.of_rank_zero(self._stateful, tensors),
             objects=objects,
-            rank_state={"rng": rng.capture(), "epoch_rng": self._epoch_rng},
+            rank_state={
+                "rng": rng.capture(),
+                "epoch_rng": self._epoch_rng,
+                "courses": self._courses.state(),
+            },
             metrics=dict(self.metrics),
         )
 
@@ -425,6 +438,7 @@ class Run:
         if self.rank:
             return
         self._reported_at = now
+        self._courses.add(self._reported, self.metrics)
         self._link.send(
             {
                 "type": "step",

@@ -1,4 +1,4 @@
-"""Trains epochs of ten steps; after each, rank 0 validates, which takes `validate_ms`."""
+"""Trains epochs of ten steps; after each, rank 0 validates. Halts after step `linger_at`."""
 
 import os
 import time
@@ -18,7 +18,7 @@ model = DistributedDataParallel(nn.Linear(1, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
 run.checkpointing(model=model, optimizer=optimizer)
 folder = Path(os.environ["FOLDER"])
-for epoch in run.epochs(run.param("epochs", 3)):
+for _ in run.epochs(run.param("epochs", 3)):
     for (inputs,) in loader:
         loss = nn.functional.mse_loss(model(inputs), 2 * inputs)
         optimizer.zero_grad()
@@ -27,8 +27,10 @@ for epoch in run.epochs(run.param("epochs", 3)):
         with (folder / f"steps.{run.rank}").open("a") as file:
             file.write(f"{run.step_count + 1}\n")
         run.step(loss=loss)
+        if run.step_count == run.param("linger_at", 0):
+            (folder / f"lingers.{run.rank}").touch()
+            while not (folder / "go").exists():
+                time.sleep(0.05)
     if run.rank == 0:
-        (folder / f"validates.{epoch}").touch()
-        time.sleep(run.param("validate_ms", 0) / 1000)
         run.log(val=100.0 + run.step_count)
 run.finish()
