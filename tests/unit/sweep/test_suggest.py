@@ -411,6 +411,13 @@ def test_nsgaii_counts_its_generations_over_restarts() -> None:
     ]  # fmt: skip
 
 
+def test_nsgaii_takes_trials_of_another_sweep_for_its_first_generation() -> None:
+    warm = searched(MIXED, "nsgaii", 9, population=3, seed="other")
+    assert warm[-1].attrs == generation(2)
+    found = suggest(request(MIXED, "nsgaii", 0, warm=warm, population=3))
+    assert found.attrs == generation(1)
+
+
 def test_nsgaii_has_many_generations_behind_it() -> None:
     trials = [
         Trial(i, {"a": 1 + i % 3, "b": "x"}, "Complete", (1.0,), attrs=generation(i // 2))
