@@ -98,6 +98,12 @@ def test_no_role_has_a_wildcard() -> None:
         ("watch", "trainingjobs.headway.dev", ("--all-namespaces",)),
         ("delete", "trainingjobs.headway.dev", ("--namespace=default",)),
         ("patch", "trainingjobs.headway.dev", ("--subresource=status", "--namespace=default")),
+        # A sweep makes its trials' jobs and moves the step at which they pause.
+        ("create", "trainingjobs.headway.dev", ("--namespace=default",)),
+        ("patch", "trainingjobs.headway.dev", ("--namespace=default",)),
+        ("watch", "sweeps.headway.dev", ("--all-namespaces",)),
+        ("patch", "sweeps.headway.dev", ("--subresource=status", "--namespace=default")),
+        ("create", "sweeprecords.headway.dev", ("--namespace=default",)),
         # Without it, clusters that guard owner references refuse our pods.
         ("update", "trainingjobs.headway.dev", ("--subresource=finalizers", "--namespace=default")),
         ("get", "clustertrainingruntimes.headway.dev", ()),
@@ -124,7 +130,8 @@ def test_operator_may_do_what_it_must(
         ("get", "secrets/another", (f"--namespace={SYSTEM}",)),
         ("create", "secrets", ("--namespace=default",)),
         ("update", "trainingjobs.headway.dev", ("--namespace=default",)),
-        ("patch", "trainingjobs.headway.dev", ("--namespace=default",)),
+        ("create", "sweeps.headway.dev", ("--namespace=default",)),
+        ("patch", "sweeps.headway.dev", ("--namespace=default",)),
         ("patch", "pods", ("--namespace=default",)),
         ("create", "pods", ("--subresource=exec", "--namespace=default")),
         ("create", "deployments.apps", ("--namespace=default",)),
@@ -158,4 +165,4 @@ def test_users_of_a_namespace_may_run_jobs_but_not_write_status() -> None:
     roles = {role["metadata"]["name"]: role for role in of_kind(render(), "ClusterRole")}
     edit = roles[f"{OPERATOR}-edit"]
     assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
-    assert [rule["resources"] for rule in edit["rules"]] == [["trainingjobs"]]
+    assert [rule["resources"] for rule in edit["rules"]] == [["trainingjobs", "sweeps"]]
