@@ -50,7 +50,7 @@ def batches(
     world: int = 1,
     start: int = 0,
     epochs: int = 1,
-    collate_fn: Callable[[list[Sample]], Any] = as_list,
+    collate_fn: Callable[[list[Sample]], Any] | None = as_list,
     **options: Any,
 ) -> list[list[Any]]:
     """What each rank gets, rank after rank, batch after batch."""
@@ -96,6 +96,19 @@ def test_each_epoch_augments_anew() -> None:
     first, second = by_sample(got[:4]), by_sample(got[4:])
     assert all(first[index][1:] != second[index][1:] for index in first)
     assert batches(Augmented(), epochs=2) == got
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_of_a_tensor_dataset_are_what_torch_collates(workers: int) -> None:
+    data = TensorDataset(torch.randn(48, 3, 4).transpose(1, 2), torch.arange(48))
+    own, torchs = (
+        batches(each, collate_fn=None, num_workers=workers)
+        for each in (data, Subset(data, range(48)))
+    )
+    for ours, theirs in zip(own, torchs, strict=True):
+        assert type(ours) is type(theirs) is list
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert [a.stride() for a in ours] == [b.stride() for b in theirs]
 
 
 def test_collating_a_tensor_dataset_may_draw_too() -> None:

@@ -23,7 +23,7 @@ def draw() -> list[Any]:
 def test_all_generators_go_on_where_they_were(before: int) -> None:
     for _ in range(before):
         draw()
-    state = json.loads(json.dumps(rng.capture()))
+    state = json.loads(json.dumps(rng.capture().as_json()))
     first = draw()
     draw()
     rng.restore(state)
@@ -31,7 +31,7 @@ def test_all_generators_go_on_where_they_were(before: int) -> None:
 
 
 def test_preserved_generators_are_put_back_even_after_an_error() -> None:
-    state = rng.capture()
+    state = rng.capture().as_json()
 
     def fail() -> None:
         with rng.preserved():
@@ -40,7 +40,7 @@ def test_preserved_generators_are_put_back_even_after_an_error() -> None:
 
     with pytest.raises(KeyError):
         fail()
-    assert rng.capture() == state
+    assert rng.capture().as_json() == state
 
 
 def test_a_seed_stands_for_what_it_is_for() -> None:
@@ -72,7 +72,7 @@ def test_the_generator_of_every_gpu_goes_on(
     monkeypatch: pytest.MonkeyPatch, before: int, after: int
 ) -> None:
     saved = Gpus(monkeypatch, before).states
-    state = json.loads(json.dumps(rng.capture()))
+    state = json.loads(json.dumps(rng.capture().as_json()))
     now = Gpus(monkeypatch, after)
     now.states = [each + 100 for each in now.states]
     rng.restore(state)

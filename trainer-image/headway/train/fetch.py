@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate, get_worker_info
 
 from headway.train import rng
@@ -51,23 +52,35 @@ class SeededDataset(Dataset[Any]):
         self.dataset, self._seed = dataset, seed
         self._collate = collate or default_collate
         self._at_once = _fetches_at_once(dataset)
+        self._tensors = _tensors(dataset) if collate is None else None
 
     def __getitems__(self, batch: Batch) -> Any:
         """The batch of these samples."""
+        if self._tensors is not None:
+            # What torch would collate of the samples, in a fifth of the time. Nothing is drawn.
+            chosen = torch.tensor(batch.indices)
+            return [tensor.index_select(0, chosen) for tensor in self._tensors]
         with rng.preserved():
             return self._collate(self._samples(*batch))
 
     def _samples(self, epoch: int, indices: Sequence[int]) -> Any:
         dataset: Any = self.dataset
-        # Tensors draw no random numbers, and taking a slice of one costs less than a seed.
-        if self._at_once or type(dataset) is TensorDataset:
+        if self._at_once:
             rng.seed_for(self._seed, epoch, indices[0])
-            return dataset.__getitems__(indices) if self._at_once else [dataset[i] for i in indices]
+            return dataset.__getitems__(indices)
         samples = []
         for index in indices:
             rng.seed_for(self._seed, epoch, index)
             samples.append(dataset[index])
         return samples
+
+
+def _tensors(dataset: Dataset[Any]) -> tuple[torch.Tensor, ...] | None:
+    """Of a data set that is nothing but tensors; None of any other."""
+    if type(dataset) is not TensorDataset:
+        return None
+    plain = all(type(t) is torch.Tensor and t.layout is torch.strided for t in dataset.tensors)
+    return dataset.tensors if plain else None
 
 
 def _fetches_at_once(dataset: Any) -> bool:

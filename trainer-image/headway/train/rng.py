@@ -8,7 +8,7 @@ import hashlib
 import random
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,28 +44,53 @@ def preserved() -> Iterator[None]:
         torch.set_rng_state(cpu)
 
 
-def capture() -> dict[str, Any]:
-    """State of all generators of this process, as JSON."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
-    state: dict[str, Any] = {
-        "python": [version, _text(np.array(words, dtype="<u4")), gauss],
-        "numpy": [
-            name,
-            _text(np.asarray(keys, "<u4")),
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ],
-        "torch": _text(torch.get_rng_state().numpy()),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = [_text(each.numpy()) for each in torch.cuda.get_rng_state_all()]
-    return state
+class States(NamedTuple):
+    """States of all generators of this process, as they themselves give them.
+
+    Attributes:
+        python: of `random`.
+        numpy: of NumPy's global generator.
+        torch: of the CPU's.
+        cuda: of each GPU; None without.
+    """
+
+    python: tuple[Any, ...]
+    numpy: Any
+    torch: torch.Tensor
+    cuda: list[torch.Tensor] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """What a checkpoint holds, and `restore` takes."""
+        version, words, gauss = self.python
+        name, keys, position, has_gauss, cached = self.numpy
+        state: dict[str, Any] = {
+            "python": [version, _text(np.array(words, dtype="<u4")), gauss],
+            "numpy": [
+                name,
+                _text(np.asarray(keys, "<u4")),
+                int(position),
+                int(has_gauss),
+                float(cached),
+            ],
+            "torch": _text(self.torch.numpy()),
+        }
+        if self.cuda is not None:
+            state["cuda"] = [_text(each.numpy()) for each in self.cuda]
+        return state
+
+
+def capture() -> States:
+    """The generators as they are now. Cheap: it is done at every epoch, and not all are saved."""
+    return States(
+        random.getstate(),
+        np.random.get_state(),
+        torch.get_rng_state(),
+        torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
+    )
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put every generator back to where `capture` found it.
+    """Put every generator back to where `capture` found it, from `States.as_json`.
 
     GPUs count from 0; one that was not there keeps the state that it has.
     """

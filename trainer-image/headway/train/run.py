@@ -64,7 +64,7 @@ class Run:
         self._stateful: dict[str, Any] = {}
         self._loader: Loader | None = None
         self._epochs: int | None = None
-        self._epoch_rng: Any = None
+        self._epoch_rng: rng.States | None = None
         self._resume: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
         self._pending: dict[str, float | torch.Tensor] = {}
@@ -296,8 +296,8 @@ class Run:
             rank_zero=stateful.of_rank_zero(self._stateful, tensors),
             objects=objects,
             rank_state={
-                "rng": rng.capture(),
-                "epoch_rng": self._epoch_rng,
+                "rng": rng.capture().as_json(),
+                "epoch_rng": self._epoch_rng and self._epoch_rng.as_json(),
                 "courses": self._courses.state(),
             },
             metrics=dict(self.metrics),
