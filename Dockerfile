@@ -14,7 +14,9 @@ ENV PATH=/opt/headway/venv/bin:$PATH
 COPY --from=requirements /requirements.txt /
 RUN pip install --no-cache-dir --requirement /requirements.txt
 COPY hack/trim_kubernetes.py /
+# NumPy and SciPy carry their tests: 50 MB.
 RUN python /trim_kubernetes.py \
+ && find /opt/headway/venv -type d -name tests -prune -exec rm -r {} + \
  && pip uninstall --yes pip \
  && echo /opt/headway/code > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/headway.pth"
 

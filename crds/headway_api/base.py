@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
 
@@ -104,9 +104,10 @@ class IntOrString:
 
 @dataclass(frozen=True)
 class AnyScalar:
-    """Marks a value that may be a string, a number or a boolean; who reads it checks that.
+    """Marks a value that may be a string, a number or a boolean.
 
-    A structural schema has no such type, so API servers take anything here.
+    A structural schema has no such type, so API servers take anything here, and so do we: who reads
+    it can say better what is wrong than an object that can't be read.
     """
 
     def __get_pydantic_json_schema__(
@@ -169,14 +170,8 @@ Quantity = Annotated[
 Number = Annotated[float, Field(allow_inf_nan=False)]
 """A number that people write and nobody computes, such as the bound of a range: `1e-4`. What we
 compute is a `Decimal`."""
-Scalar = Annotated[
-    Annotated[bool, Strict()]
-    | Annotated[int, Strict()]
-    | Annotated[float, Strict(), Field(allow_inf_nan=False)]
-    | Annotated[str, Field(max_length=1024)],
-    AnyScalar(),
-]
-"""A string, number or boolean as it was written."""
+Scalar = Annotated[Any, AnyScalar()]
+"""A string, number or boolean as it was written: so it is meant, and who reads it checks that."""
 
 Name = Annotated[
     str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")

@@ -162,10 +162,8 @@ class Simulation:
         running = sum(trial.state == "Running" for trial in trials)
         writes = [replace(self.trials[index], state="Stopped") for index, _ in plan.stop]
         begun = [replace(self.trials[i], state="Running", until=u) for i, u in plan.promote]
-        if not plan.wait:
-            for index in range(len(trials), len(trials) + min(more, self._free(running))):
-                until, attrs = plan.start(index)
-                begun.append(Trial(index, {}, "Running", until=until, attrs=attrs or {}))
+        for index in range(len(trials), len(trials) + min(more, self._free(running))):
+            begun.append(Trial(index, {}, "Running", until=plan.start(index)))
         return writes + begun[: self._free(running)]
 
     def _free(self, running: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +26,10 @@ from headway_operator.sweep.view import Sweep
 from headway_operator.trainingjob.stuck import Stuck
 
 
+class ChoosingFailed(Exception):  # noqa: N818 - named like its cause
+    """No configuration could be chosen, for a reason that may pass; the text says which."""
+
+
 class Choose(Protocol):
     """Chooses configurations, each in the knowledge of those before."""
 
@@ -35,6 +40,7 @@ class Choose(Protocol):
 
         Raises:
             Stuck: the algorithm can't be used here.
+            ChoosingFailed: it failed this time.
         """
 
 
@@ -61,9 +67,14 @@ def chosen(
             return found, True
         except AlgorithmMissing as error:
             raise Stuck("AlgorithmMissing", str(error)) from None
-        found.append(Chosen(answer.params, {**answer.attrs, **(each.attrs or {})}))
+        except Exception as error:
+            # What trials say of themselves can be edited, and libraries have bugs: the user is
+            # to read it in the status, and other sweeps go on.
+            said = f"{sweep.spec.algorithm.name} could not choose trial {each.index}"
+            raise ChoosingFailed(f"{said}: {type(error).__name__}: {error}") from error
+        found.append(Chosen(answer.params, answer.attrs))
         known.append(
-            Trial(each.index, answer.params, "Running", until=each.until, attrs=found[-1].attrs)
+            Trial(each.index, answer.params, "Running", until=each.until, attrs=answer.attrs)
         )
     return found, False
 
@@ -81,16 +92,24 @@ class ProcessChooser:
         if self._pool is None:
             # Not forked: this process has threads, a loop and connections.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context)
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_alone)
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._pool, chosen, sweep, trials, warm, new)
         except BrokenProcessPool:
             self.close()
-            raise
+            raise ChoosingFailed(
+                "the process that chooses configurations has died: does the operator's memory "
+                "limit leave it 300 MB?"
+            ) from None
 
     def close(self) -> None:
         """End the process."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+def _alone() -> None:
+    """One thread: these matrices are small, and threads would wait for each other."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"

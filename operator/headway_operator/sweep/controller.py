@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from headway_operator.resources import SWEEP, SWEEP_RECORD, TRAINING_JOB
 from headway_operator.settings import Settings
 from headway_operator.sweep import warmstart
 from headway_operator.sweep.apply import Applier, subject_of
-from headway_operator.sweep.chooser import Choose
+from headway_operator.sweep.chooser import Choose, ChoosingFailed
 from headway_operator.sweep.index import Index
 from headway_operator.sweep.making import training_job
 from headway_operator.sweep.plan import Chosen, New, Plan
@@ -38,6 +39,8 @@ from headway_operator.trainingjob.plan import Event
 from headway_operator.trainingjob.stuck import Stuck
 from headway_operator.trainingjob.view import Obstacle
 from headway_operator.writes import Writer
+
+logger = logging.getLogger(__name__)
 
 KINDS: Final = (SWEEP, TRAINING_JOB, SWEEP_RECORD)
 """What sweeps are decided from."""
@@ -180,6 +183,9 @@ class SweepController:
             found, exhausted = await self._choose(sweep, here.trials, warm, plan.new)
         except Stuck as stuck:
             raise Blocked(Obstacle("Refused", stuck.message)) from stuck
+        except ChoosingFailed as failed:
+            logger.warning("%s/%s: %s", *key, failed, exc_info=True)
+            raise Blocked(Obstacle("Forbidden", f"{failed}.")) from failed
         if exhausted:
             self._exhausted[key] = sweep.uid
         for new, choice in zip(plan.new, found, strict=False):

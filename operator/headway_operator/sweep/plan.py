@@ -28,12 +28,10 @@ class New:
     Attributes:
         index: its number.
         until: the step at which it first pauses; None for never.
-        attrs: what the rules have to know of it later.
     """
 
     index: int
     until: int | None = None
-    attrs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

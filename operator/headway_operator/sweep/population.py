@@ -34,10 +34,9 @@ def schedule(here: Situation, needs: pbt.Due) -> Schedule:
         if trial.state == "Running" and trial.step <= _forked_at(trial)
     }
     return Schedule(
-        start=lambda _: (needs.until, None),
+        start=lambda _: needs.until,
         promote=tuple(move for move in needs.promote if move[0] not in sources),
         stop=needs.stop,
-        wait=needs.new == 0,
     )
 
 

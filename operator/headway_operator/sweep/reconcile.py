@@ -198,14 +198,14 @@ def _promoted(here: Situation, rungs: Schedule, free: int) -> tuple[Patch, ...]:
 
 
 def _new(here: Situation, rungs: Schedule, free: int) -> tuple[New, ...]:
-    waiting = here.view.obstacle is not None or rungs.wait
-    if waiting or here.view.exhausted or any(each.missing for each in here.runs):
+    obstacle, missing = here.view.obstacle, any(each.missing for each in here.runs)
+    if obstacle is not None or missing or here.view.exhausted:
         return ()
     count = min(free, here.spec.max_trials - here.created)
     if here.spec.repeats.count > 1:  # its other runs come before the next configuration
         count = min(count, 1)
     first = here.created
-    return tuple(New(index, *rungs.start(index)) for index in range(first, first + max(count, 0)))
+    return tuple(New(index, rungs.start(index)) for index in range(first, first + max(count, 0)))
 
 
 def _wall_times(here: Situation) -> Iterator[datetime]:

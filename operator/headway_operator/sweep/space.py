@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -13,8 +14,10 @@ from headway_api.sweep import FloatRange, IntRange, SearchAlgorithm, SearchParam
 from headway_operator.sweep.trial import Scalar
 from headway_operator.trainingjob.environment import parameter_variable
 
+_LONGEST: Final = 1024
+"""Characters of a choice."""
 SEED: Final = "seed"
-"""The parameter that every run gets, if the space has none of that name."""
+"""The parameter that has the run's seed, where neither the space nor the template has one."""
 
 
 class SpaceError(ValueError):
@@ -299,6 +302,7 @@ def _problems(
     algorithm: SearchAlgorithm,
 ) -> Iterator[str]:
     """Sentences about what is wrong; what comes later relies on what came before."""
+    yield from _scalars(parameters, initial_points)
     yield from _names(parameters)
     for place, parameter in enumerate(parameters):
         yield from _values(parameter)
@@ -307,6 +311,32 @@ def _problems(
     for number, point in enumerate(initial_points):
         yield from (f"initialPoints[{number}] {said}" for said in _point(space, parameters, point))
     yield from _algorithm(space, algorithm)
+
+
+def _scalars(
+    parameters: Sequence[SearchParameter], initial_points: Sequence[Mapping[str, object]]
+) -> Iterator[str]:
+    """Values that are none: the API server takes anything where it may be a string or a number."""
+    for each in parameters:
+        yield from (f"parameter {each.name} has the choice {said}" for said in _odd(each.choice))
+        if each.when is not None:
+            yield from (
+                f"parameter {each.name} waits for {said}" for said in _odd(each.when.values)
+            )
+    for number, point in enumerate(initial_points):
+        for name, value in point.items():
+            yield from (f"initialPoints[{number}] has for {name} {said}" for said in _odd([value]))
+
+
+def _odd(values: Iterable[object] | None) -> Iterator[str]:
+    for value in values or ():
+        if not isinstance(value, Scalar):
+            told = json.dumps(value, default=str)[:100]
+            yield f"{told}: make it a string, a number, true or false."
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield f"{value}: make it a finite number."
+        elif isinstance(value, str) and len(value) > _LONGEST:
+            yield f"{value[:20]}…, of {len(value)} characters: make it {_LONGEST} at most."
 
 
 def _names(parameters: Sequence[SearchParameter]) -> Iterator[str]:

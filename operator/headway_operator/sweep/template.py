@@ -17,7 +17,7 @@ from headway_api.base import JsonSchema
 from headway_api.schema import structural
 from headway_api.sweep import SweepSpec
 from headway_api.trainingjob import TrainingJobSpec
-from headway_operator.sweep.space import text
+from headway_operator.sweep.space import SEED, text
 from headway_operator.sweep.trial import Scalar
 from headway_operator.trainingjob.stuck import Stuck
 
@@ -32,8 +32,6 @@ _OURS: Final = {
     "model": "set model of the sweep",
 }
 """Fields of a TrainingJob that a template can't set, and what to do instead."""
-SEED: Final = "seed"
-"""The parameter that has the run's seed, where neither the space nor the template has one."""
 
 
 class _Inactive(Exception):  # noqa: N818 - it is an answer, not a fault

@@ -10,9 +10,7 @@ from headway_api.sweep import SweepSpec
 from headway_operator.sweep.trial import Point, State, Trial
 from headway_operator.sweep.value import Observed, combined, values
 from headway_operator.sweep.view import RunJob, View
-
-PAUSED = "PausedAtStep"
-"""Reason of a suspended TrainingJob that has come to `spec.pauseAtStep`."""
+from headway_operator.trainingjob.suspend import PAUSED_AT_STEP
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def state_of(spec: SweepSpec, run: RunJob) -> State:
         return "Complete" if valued else "Failed"
     if run.phase == "Failed":
         return "Failed"
-    if run.phase == "Suspended" and run.reason == PAUSED and _arrived(run):
+    if run.phase == "Suspended" and run.reason == PAUSED_AT_STEP and _arrived(run):
         return "Paused"
     return "Running"
 

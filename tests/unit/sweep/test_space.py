@@ -46,6 +46,18 @@ def test_a_choice_with_the_same_item_twice_is_refused() -> None:
     check([choice("x", 1, True, "1", 0, False, "true")], [], algorithm("tpe"))
 
 
+def test_a_choice_that_is_no_scalar_is_refused() -> None:
+    """The API server lets it pass: schemas have no type for a string or a number."""
+    assert 'the choice {"a": 1}: make it a string' in problem(choice("x", 1, {"a": 1}))  # type: ignore[arg-type]
+    assert "the choice null" in problem(choice("x", None))  # type: ignore[arg-type]
+    assert "the choice inf: make it a finite" in problem(choice("x", math.inf))
+    assert "of 2000 characters" in problem(choice("x", "long" * 500))
+    assert "initialPoints[0] has for lr [1]:" in problem(LR, points=[{"lr": [1]}])  # type: ignore[dict-item]
+    when = {"parameter": "x", "values": [[1]]}
+    waiting = SearchParameter.model_validate({"name": "y", "choice": [1], "when": when})
+    assert "parameter y waits for [1]" in problem(choice("x", 1), waiting)
+
+
 def test_a_step_that_leaves_one_value_or_too_many_is_refused() -> None:
     assert "larger than its range" in problem(floats("x", 0.0, 1.0, step=1.5))
     assert "larger than its range" in problem(ints("x", 1, 3, step=5))

@@ -222,8 +222,7 @@ def test_a_script_that_has_ended_early_takes_a_place_in_its_bracket() -> None:
 def test_new_trials_of_the_next_bracket_do_not_wait_for_the_one_before() -> None:
     there = [at(n, None, step=0, state="Running", until=1) for n in range(9)]
     plan = planned(HALVING, there)
-    assert not plan.wait
-    assert plan.start(9) == (1, None)
+    assert plan.start(9) == 1
 
 
 def test_the_last_bracket_halves_what_it_has() -> None:
@@ -244,7 +243,7 @@ def test_brackets_are_as_large_as_asked() -> None:
 
 def test_hyperbands_trials_first_pause_where_their_bracket_begins() -> None:
     start = planned(HYPERBAND, []).start
-    firsts = [until for until, _ in map(start, range(2 * 17))]
+    firsts = [start(index) for index in range(2 * 17)]
     assert firsts == ([1] * 9 + [3] * 5 + [None] * 3) * 2
 
 
@@ -259,8 +258,8 @@ def test_each_bracket_of_hyperband_halves_for_itself() -> None:
 
 def test_without_a_rule_with_rungs_trials_go_to_the_end() -> None:
     plan = planned({"patience": {"steps": 3}}, [at(0, 1.0, state="Running", until=None)])
-    assert (plan.promote, plan.stop, plan.wait) == ((), (), False)
-    assert plan.start(5) == (None, None)
+    assert (plan.promote, plan.stop) == ((), ())
+    assert plan.start(5) is None
 
 
 @pytest.mark.parametrize("rule", [None, ASHA, HALVING, HYPERBAND])

@@ -38,7 +38,7 @@ def schedule(spec: SweepSpec, trials: Sequence[Trial], more: int) -> Schedule:
     if rules.hyperband:
         return hyperband.schedule(rules.hyperband, direction, trials, more)
     # A rule that is taken away leaves nobody waiting.
-    return Schedule(lambda _: (None, None), tuple(astray(trials, ())))
+    return Schedule(lambda _: None, tuple(astray(trials, ())))
 
 
 def verdict(spec: SweepSpec, trial: Trial, trials: Sequence[Trial]) -> str | None:

@@ -40,7 +40,7 @@ def schedule(rule: Asha, direction: Direction, trials: Sequence[Trial], more: in
             if t.state == "Paused"
         ]
     first = next(iter(pauses), None)
-    return Schedule(lambda _: (first, None), tuple(promote), tuple(stop))
+    return Schedule(lambda _: first, tuple(promote), tuple(stop))
 
 
 def _promotable(

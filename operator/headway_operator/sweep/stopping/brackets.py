@@ -62,9 +62,9 @@ def schedule(
         promote += moves
         stop += reasons
 
-    def start(index: int) -> tuple[int | None, None]:
+    def start(index: int) -> int | None:
         _, bracket = _place(cycle, index)
-        return next(iter(bracket.pauses), None), None
+        return next(iter(bracket.pauses), None)
 
     return Schedule(start, tuple(promote), tuple(stop))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from headway_api.sweep import Halving
 from headway_operator.sweep.trial import Direction, Trial
@@ -19,17 +19,15 @@ class Schedule:
     """What is to be done about rungs.
 
     Attributes:
-        start: for the index of a new configuration, the step at which it first pauses (None if it
-            never does), and what the rule has to know of it later.
+        start: for the index of a new configuration, the step at which it first pauses; None if it
+            never does.
         promote: paused trials that go on, the most urgent first.
         stop: paused trials that never will, and why.
-        wait: whether no new configuration may start, even if there is room for it.
     """
 
-    start: Callable[[int], tuple[int | None, Mapping[str, Any] | None]]
+    start: Callable[[int], int | None]
     promote: tuple[Move, ...] = ()
     stop: tuple[tuple[int, str], ...] = ()
-    wait: bool = False
 
 
 def rungs(rule: Halving) -> tuple[int, ...]:
