@@ -23,8 +23,8 @@ from headway_operator.cluster.client import (
     Resource,
 )
 from headway_operator.metrics import Metrics
-from headway_operator.resources import TRAINING_JOB
-from headway_operator.trainingjob.plan import Deletion, Event, Plan
+from headway_operator.resources import TRAINING_JOB, WORKLOAD
+from headway_operator.trainingjob.plan import Deletion, Event, Plan, QueueStep
 from headway_operator.trainingjob.view import Job, Obstacle
 from headway_operator.writes import Subject, Writer
 
@@ -71,6 +71,8 @@ class Applier:
         await self._create_all(job, plan.create)
         if status is not None and not plan.status_first:
             await self._write_status(job, status)
+        if plan.queue is not None:
+            await self._queue(job, plan.queue)
 
     async def refresh(self, key: JobKey, uid: str) -> None:
         """Read a job anew after a conflict."""
@@ -162,6 +164,54 @@ class Applier:
             return
         how = "forced" if deletion.grace_seconds == 0 else "asked"
         self._cache.mark_removal(key, name, uid, how)  # type: ignore[arg-type]
+
+    # --- Kueue -------------------------------------------------------------------------------
+
+    async def _queue(self, job: Job, step: QueueStep) -> None:
+        """Write to the job's Workload. One that is gone is made anew at the next look."""
+        key = (job.namespace, job.name)
+        if step.verb == "make":
+            await self._ask(job, step)
+            return
+        try:
+            if step.verb == "drop":
+                call = self._client.delete(WORKLOAD, job.namespace, step.name, uid=step.uid)
+                await self._writer.write("delete", WORKLOAD, call)
+                self._cache.forget_workload(key, step.uid)
+                return
+            told = self._client.patch(
+                WORKLOAD, job.namespace, step.name, step.body or {}, subresource="status"
+            )
+            item = await self._writer.write("patch", WORKLOAD, told)
+        except NotFound:
+            self._cache.forget_workload(key, step.uid)
+            return
+        except Conflict:  # Kueue was faster: its word comes by the watch
+            return
+        self._cache.put(WORKLOAD, item)
+
+    async def _ask(self, job: Job, step: QueueStep) -> None:
+        assert step.body is not None
+        call = self._client.create(WORKLOAD, job.namespace, step.body)
+        try:
+            made = await self._writer.write("create", WORKLOAD, call)
+        except AlreadyExists:
+            made = await self._existing(job, WORKLOAD, step.name)
+        except NotFound as error:
+            said = (
+                "scheduling.queueName is set, but there is no Kueue here (kueue.x-k8s.io/v1beta2): "
+                "install it, or remove queueName."
+            )
+            raise Blocked(Obstacle("Forbidden", said), error.retry_after) from error
+        except Forbidden as error:
+            said = f"The API server does not allow Workload {step.name}: {error.message}"
+            raise Blocked(Obstacle("Forbidden", said), error.retry_after) from error
+        except ApiError as error:
+            if error.status not in _REFUSED:
+                raise
+            said = f"The API server refused Workload {step.name}: {error.message}"
+            raise Blocked(Obstacle("Refused", said)) from error
+        self._cache.put(WORKLOAD, made)
 
     # --- the job -----------------------------------------------------------------------------
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from headway_api import contract
 from headway_operator.cluster.client import NODE, POD, Object, Resource
-from headway_operator.resources import CLUSTER_TRAINING_RUNTIME, TRAINING_JOB, TRAINING_RUNTIME
+from headway_operator.resources import (
+    CLUSTER_TRAINING_RUNTIME,
+    RESOURCE_FLAVOR,
+    TRAINING_JOB,
+    TRAINING_RUNTIME,
+    WORKLOAD,
+)
 from headway_operator.trainingjob.view import Pod, parse_pod
+from headway_operator.trainingjob.workload import Flavor, Workload, parse_flavor, parse_workload
 
 JobKey: TypeAlias = tuple[str, str]
 """Namespace and name of a TrainingJob."""
@@ -40,6 +47,8 @@ class Cache:
         self._jobs: dict[JobKey, Object] = {}
         self._pods: dict[JobKey, dict[str, Pod]] = {}
         self._runtimes: dict[tuple[str, str | None, str], Object] = {}
+        self._workloads: dict[JobKey, Workload] = {}
+        self._flavors: dict[str, Flavor] = {}
         self._nodes: dict[str, tuple[int, bool]] = {}
         self._lost: set[str] = set()
         self._waiting: dict[JobKey, list[asyncio.Future[None]]] = {}
@@ -52,13 +61,15 @@ class Cache:
             self._seen(job_of(item), item["metadata"]["uid"])
         if item["metadata"]["uid"] in self._buried:
             return ()
-        if resource == TRAINING_JOB:
-            return self._put_job(item)
-        if resource == POD:
-            return self._put_pod(item)
-        if resource == NODE:
-            return self._put_node(item)
-        return self._put_runtime(resource, item)
+        puts: Mapping[Resource, Callable[[Object], tuple[JobKey, ...]]] = {
+            TRAINING_JOB: self._put_job,
+            POD: self._put_pod,
+            NODE: self._put_node,
+            WORKLOAD: self._put_workload,
+            RESOURCE_FLAVOR: self._put_flavor,
+        }
+        put = puts.get(resource)
+        return put(item) if put else self._put_runtime(resource, item)
 
     def remove(self, resource: Resource, item: Object) -> tuple[JobKey, ...]:
         """Forget an object that is gone, of which metadata is enough; the jobs it mattered to."""
@@ -72,6 +83,11 @@ class Cache:
         if resource == NODE:
             self._nodes.pop(metadata["name"], None)
             self._lost.discard(metadata["name"])
+            return ()
+        if resource == WORKLOAD:
+            return self.forget_workload(job_of(item), metadata["uid"])
+        if resource == RESOURCE_FLAVOR:
+            self._flavors.pop(metadata["name"], None)
             return ()
         self._runtimes.pop(_runtime_key(resource, item), None)
         return ()
@@ -98,6 +114,15 @@ class Cache:
         """A TrainingRuntime of the namespace, or a ClusterTrainingRuntime."""
         scope = namespace if kind == TRAINING_RUNTIME.kind else None
         return self._runtimes.get((kind, scope, name))
+
+    def workload(self, key: JobKey) -> Workload | None:
+        """What is asked of Kueue in this job's name."""
+        return self._workloads.get(key)
+
+    @property
+    def flavors(self) -> Mapping[str, Flavor]:
+        """Kueue's ResourceFlavors by name; not to be changed by the caller."""
+        return self._flavors
 
     def lost_nodes(self, pods: Iterable[Pod]) -> frozenset[str]:
         """Those nodes under these pods whose kubelet is silent."""
@@ -145,6 +170,15 @@ class Cache:
         del held[name]
         if not held:
             del self._pods[key]
+        return self._tell(key)
+
+    def forget_workload(self, key: JobKey, uid: str) -> tuple[JobKey, ...]:
+        """Forget a Workload that the API server no longer has."""
+        self._bury(uid)
+        known = self._workloads.get(key)
+        if known is None or known.uid != uid:
+            return ()
+        del self._workloads[key]
         return self._tell(key)
 
     def forget_job(self, key: JobKey, uid: str) -> tuple[JobKey, ...]:
@@ -222,6 +256,25 @@ class Cache:
             job_key for job_key, job in self._jobs.items() if _waits_for(job, key, job_key[0])
         )
 
+    def _put_workload(self, item: Object) -> tuple[JobKey, ...]:
+        key, new = job_of(item), parse_workload(item)
+        known = self._workloads.get(key)
+        if known is not None and int(new.version) <= int(known.version):
+            return ()
+        self._workloads[key] = new
+        return self._tell(key)
+
+    def _put_flavor(self, item: Object) -> tuple[JobKey, ...]:
+        name, flavor = item["metadata"]["name"], parse_flavor(item)
+        if self._flavors.get(name) == flavor:
+            return ()
+        self._flavors[name] = flavor
+        return tuple(
+            key
+            for key, workload in self._workloads.items()
+            if workload.grant is not None and name in workload.grant.flavors
+        )
+
     def _seen(self, key: JobKey, uid: str) -> None:
         unseen = self._unseen.get(key)
         if unseen is not None:
@@ -253,7 +306,7 @@ def _version(item: Mapping[str, Any]) -> int:
 
 
 def job_of(item: Object) -> JobKey:
-    """The job that a pod is labelled with."""
+    """The job that a pod or a Workload is labelled with."""
     metadata = item["metadata"]
     return metadata["namespace"], metadata["labels"][contract.LABEL_JOB]
 

@@ -37,6 +37,7 @@ from headway_operator.trainingjob.view import (
     final_report,
     parse_job,
 )
+from headway_operator.trainingjob.workload import Workload
 
 logger = logging.getLogger(__name__)
 
@@ -284,9 +285,15 @@ class Controller:
             progress=self.latest_progress(key),
             lost_nodes=self._cache.lost_nodes(pods),
             silent=self._silent(key),
+            workload=self._workload(key, job),
+            flavors=self._cache.flavors,
             obstacle=self._obstacle(key, job.generation),
             settings=self._settings,
         )
+
+    def _workload(self, key: JobKey, job: Job) -> Workload | None:
+        found = self._cache.workload(key)
+        return found if found is not None and found.owner == job.uid else None
 
     def _runtime(self, job: Job) -> TrainingRuntimeSpec | None:
         reference = job.spec.runtime_ref

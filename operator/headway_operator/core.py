@@ -16,7 +16,7 @@ from headway_operator.controller import Controller
 from headway_operator.metrics import Metrics
 from headway_operator.progress.directory import CachedDirectory
 from headway_operator.reflector import Reflector
-from headway_operator.resources import SWEEP, SWEEP_RECORD
+from headway_operator.resources import RESOURCE_FLAVOR, SWEEP, SWEEP_RECORD, WORKLOAD
 from headway_operator.settings import Settings
 from headway_operator.sweep.chooser import ProcessChooser
 from headway_operator.sweep.controller import SweepController
@@ -53,14 +53,24 @@ class Core:
         self._namespaces = settings.namespaces
         self.reflectors = [one for kind in own_kinds for one in self._follow(kind)]
         self.reflectors += [*self._follow(POD, LABEL_JOB), *self._follow(NODE)]
+        if settings.queues:
+            self.reflectors += self._follow(WORKLOAD, LABEL_JOB, optional=True)
+            self.reflectors += self._follow(RESOURCE_FLAVOR, optional=True)
 
-    def _follow(self, resource: Resource, selector: str | None = None) -> Iterator[Reflector]:
+    def _follow(
+        self, resource: Resource, selector: str | None = None, *, optional: bool = False
+    ) -> Iterator[Reflector]:
         def observe(kind: str, item: Object) -> None:
             self.observe(resource, kind, item)
 
         for namespace in self._namespaces if resource.namespaced and self._namespaces else (None,):
             yield Reflector(
-                self._client, resource, observe, namespace=namespace, label_selector=selector
+                self._client,
+                resource,
+                observe,
+                namespace=namespace,
+                label_selector=selector,
+                optional=optional,
             )
 
     def observe(self, resource: Resource, kind: str, item: Object) -> None:

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 from headway_operator.cluster.client import (
     ApiError,
     KubeClient,
+    NotFound,
     Object,
     Resource,
     TooManyRequests,
@@ -74,6 +75,7 @@ class Reflector:
         *,
         namespace: str | None = None,
         label_selector: str | None = None,
+        optional: bool = False,
         watch_seconds: float = 240.0,
         timing: Timing = REAL_TIME,
     ) -> None:
@@ -86,6 +88,8 @@ class Reflector:
                 managed fields); an exception is logged and the event counts as handled.
             namespace: to follow alone; all without.
             label_selector: objects to follow alone.
+            optional: whether the cluster may lack the kind: then there are no objects of it, until
+                it comes.
             watch_seconds: see above.
             timing: clock, sleep and randomness.
         """
@@ -97,6 +101,7 @@ class Reflector:
         self._on_event = on_event
         self._namespace = namespace
         self._label_selector = label_selector
+        self._optional = optional
         self._timing = timing
         self._known: dict[Key, Object] = {}
         self._version: str | None = None
@@ -110,6 +115,10 @@ class Reflector:
                 if self._version is None:
                     await self._relist()
                 await self._follow()
+            except NotFound as error:
+                if not self._optional:
+                    logger.warning("watching %s: %s", self._resource.plural, error)
+                self._lacking()
             except ApiError as error:
                 logger.warning("watching %s: %s", self._resource.plural, error)
                 self._failed(resume=isinstance(error, Unavailable | TooManyRequests))
@@ -121,6 +130,15 @@ class Reflector:
                 await self._timing.sleep(
                     max(retry_after, backoff(self._failures, self._timing.jitter()))
                 )
+
+    def _lacking(self) -> None:
+        """The API server does not know the kind, or no longer."""
+        if self._optional:
+            self._heard()
+            for item in list(self._known.values()):
+                self._tell(("DELETED", item))
+            self.synced.set()
+        self._failed(resume=False)
 
     async def _relist(self) -> None:
         listing = await self._client.list(

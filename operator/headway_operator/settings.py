@@ -59,5 +59,7 @@ class Settings:
     """First wait after a failed reconcile; doubles each time."""
     backoff_limit_seconds: float = 60.0
     """Longest wait after a failed reconcile."""
+    queues: bool = True
+    """Whether jobs with a queue's name wait for it. On a laptop there is nobody to wait for."""
     namespaces: tuple[str, ...] = ()
     """The only namespaces to look at; all of them when empty."""

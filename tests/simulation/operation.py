@@ -13,10 +13,15 @@ from headway_operator.cache import Cache
 from headway_operator.cluster.client import NODE, POD
 from headway_operator.controller import Controller
 from headway_operator.reflector import Reflector, Timing
-from headway_operator.resources import CLUSTER_TRAINING_RUNTIME, TRAINING_JOB
+from headway_operator.resources import (
+    CLUSTER_TRAINING_RUNTIME,
+    RESOURCE_FLAVOR,
+    TRAINING_JOB,
+    WORKLOAD,
+)
 from headway_operator.settings import Settings
 
-KINDS = (CLUSTER_TRAINING_RUNTIME, NODE, TRAINING_JOB, POD)
+KINDS = (CLUSTER_TRAINING_RUNTIME, NODE, TRAINING_JOB, POD, WORKLOAD, RESOURCE_FLAVOR)
 
 
 class Operator:
@@ -40,7 +45,7 @@ class Operator:
                 client,
                 kind,
                 partial(self.controller.observe, kind),
-                label_selector=LABEL_JOB if kind == POD else None,
+                label_selector=LABEL_JOB if kind in {POD, WORKLOAD} else None,
                 timing=timing,
             )
             for kind in KINDS

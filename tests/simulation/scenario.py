@@ -8,6 +8,7 @@ from typing import Any
 from faults import Faults, FaultyClient
 from invariants import TERMINAL, CheckedCluster
 from operation import Operator
+from queues import Kueue
 from world import EPOCH, NAMESPACE, Trouble, Truth, World, clock
 
 from headway_api.messages import ProgressReport
@@ -39,6 +40,7 @@ class Simulation:
         self.cluster = CheckedCluster(clock, self.truths)
         self.world = World(self.cluster, self.rng, self.log, truths=self.truths)
         self.cluster.silences, self.cluster.spoke = self.world.silences, self.world.spoke
+        self.kueue: Kueue | None = None
         self.operator: Operator | None = None
         self.starts_at = 0.0
         self.operator_since = 0.0
@@ -51,6 +53,13 @@ class Simulation:
     @property
     def now(self) -> float:
         return asyncio.get_running_loop().time()
+
+    async def install_kueue(self, quota: int) -> None:
+        """From now on there are queues, with so many pods to give."""
+        patience = 60.0 if self.faults.crash_moment == "on its way" else 0.0
+        self.kueue = Kueue(self.cluster, self.rng, self.log, quota, patience)
+        self.world.preempt = self.kueue.preempt
+        await self.kueue.install()
 
     # --- the operator's lives ------------------------------------------------------------------
 
@@ -78,6 +87,8 @@ class Simulation:
         seconds = self.rng.uniform(0.3, 1.0)
         await asyncio.sleep(seconds)
         await self.world.step(seconds)
+        if self.kueue is not None:
+            await self.kueue.step()
         self.report_progress()
         self.report_silence()
         await self.keep_operator()

@@ -134,6 +134,39 @@ def test_a_lead_that_fails_when_all_are_done_gets_its_workers_back(moment: Momen
         run(live(Faults(crash_write=number, crash_moment=moment), [], clumsy_ends=2))
 
 
+async def queue_up(faults: Faults, *, suspend: bool = False) -> Simulation:
+    """Two jobs, and quota for one at a time; each is preempted once."""
+    simulation = Simulation(7, faults)
+    with errors_into(simulation.bugs):
+        await simulation.world.add_machines(3)
+        await simulation.install_kueue(quota=2)
+        for name in ("job", "other"):
+            work = 60 if suspend else 12  # an operator may be away for a while
+            truth = Truth(name, "", work, [Trouble(4, "preempt")], 2, exact=True)
+            fields = {"scheduling": {"queueName": "team"}}
+            await simulation.world.submit(truth, job_spec(truth, 2, **fields))
+        if suspend:
+            await rest_for_a_while(simulation)
+        await simulation.until_over()
+        await simulation.check_end()
+    return simulation
+
+
+@pytest.mark.parametrize("suspend", [False, True], ids=["", "suspended"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_crash_in_the_queue_never_runs_without_quota_and_counts_nothing(
+    moment: Moment, suspend: bool
+) -> None:
+    """`Kueue.step` demands that who has pods has a reservation."""
+    undisturbed = run(queue_up(Faults(), suspend=suspend))
+    assert sum("preempts" in line for line in undisturbed.trace) == 2
+    for number in range(1, len(undisturbed.writes) + 1):
+        faults = Faults(crash_write=number, crash_moment=moment)
+        simulation = run(queue_up(faults, suspend=suspend))
+        for job in simulation.last_jobs:
+            assert not (job["status"].get("restarts") or {}).get("total"), job
+
+
 async def run_out_of_time(faults: Faults) -> Simulation:
     """A job that exceeds its deadline, fails, and expires."""
     simulation = Simulation(7, faults)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -46,7 +46,8 @@ class Trouble:
     at: float
     kind: str
     """`crash`, `oom`, `config`, `in place`, `evict`, `hang`, `kill`, `power cut`, `isolation` (no
-    network for a pod), `partition` (its peers can't reach it, the operator can)."""
+    network for a pod), `partition` (its peers can't reach it, the operator can), `preempt` (its
+    quota is taken back)."""
     victim: int = 0
 
 
@@ -159,6 +160,8 @@ class World:
     """Of pods by UID, the latest."""
     spoke: dict[str, float] = field(default_factory=dict)
     """When pods last said that they hear nothing of a peer."""
+    preempt: Callable[[str], Awaitable[None]] | None = None
+    """Takes a job's quota back, where there are queues."""
 
     # --- set-up ----------------------------------------------------------------------------
 
@@ -451,6 +454,10 @@ class World:
         if truth.exact and victim.index == 0 and taken:
             return  # what a lead did not live to report is rightly not counted
         self.log(f"trouble: {trouble.kind} of {victim.pod}")
+        if trouble.kind == "preempt":
+            assert self.preempt is not None
+            await self.preempt(truth.name)
+            return
         truth.restarts += trouble.kind != "in place" and not apart
         if trouble.kind == "power cut":
             await self.power_cut(victim.node, self.rng.uniform(60, 300))

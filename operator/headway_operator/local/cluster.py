@@ -97,6 +97,7 @@ class LocalCluster:
         identity = load_or_create_file(self._state / "identity.json", [HOST])
         port = _free_port()
         settings = Settings(
+            queues=False,
             endpoint_url=f"https://{HOST}:{port}",
             endpoint_ca=identity.ca,
             grace_seconds=GRACE_SECONDS,

@@ -11,7 +11,7 @@ from headway_operator.trainingjob.plan import Event
 def transitions(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Event, ...]:
     """Events for what changed from one status to the next; none for a healthy life.
 
-    Pauses are part of that: a sweep has thousands of them.
+    Pauses are part of that: a sweep has thousands of them. So are queues, of which Kueue tells.
     """
     found = []
     before = old.restarts.total if old.restarts else 0
@@ -22,10 +22,10 @@ def transitions(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Event, 
     if state_of(new, "Failed") == "True":
         found.append(Event("Warning", "Failed", new.message or "", "once"))
     suspends = state_of(new, "Suspended") == "True" and state_of(old, "Suspended") != "True"
-    if suspends and new.paused_at_step is None:
+    if suspends and reason_of(new, "Suspended") != "Queued" and new.paused_at_step is None:
         found.append(Event("Normal", "Suspended", new.message or "", str(new.attempt or 0)))
     resumes = reason_of(new, "Suspended") == "Resumed" != reason_of(old, "Suspended")
-    if resumes and old.paused_at_step is None:
+    if resumes and reason_of(old, "Suspended") != "Queued" and old.paused_at_step is None:
         found.append(Event("Normal", "Resumed", "The job goes on.", str(new.attempt or 0)))
     if state_of(new, "Stalled") == "True" and state_of(old, "Stalled") != "True":
         count = f"{new.observed_generation}/{reason_of(new, 'Stalled')}"

@@ -29,6 +29,16 @@ class Event:
 
 
 @dataclass(frozen=True)
+class QueueStep:
+    """A write to the job's Workload: to make it, delete it, or patch its status."""
+
+    verb: Literal["make", "drop", "tell"]
+    name: str
+    uid: str = ""
+    body: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """Writes in the order in which they are safe, and when to look again.
 
@@ -39,6 +49,8 @@ class Plan:
 
     create: tuple[dict[str, Any], ...] = ()
     delete: tuple[Deletion, ...] = ()
+    queue: QueueStep | None = None
+    """What to write to Kueue, once all the rest is done."""
     status: TrainingJobStatus | None = None
     """The status as it should be; None where it may stay as it is."""
     urgent: bool = True

@@ -134,6 +134,7 @@ def spec_hash(spec: TrainingJobSpec) -> str:
         }
     scheduling = content.pop("scheduling", {})
     scheduling.pop("startTimeoutSeconds", None)
+    scheduling.pop("queueName", None)
     if scheduling:
         content["scheduling"] = scheduling
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

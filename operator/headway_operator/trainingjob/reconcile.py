@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from headway_api.failure import Decision, decide, exhausted
 from headway_api.trainingjob import Phase, Restarts, TrainingJobStatus
-from headway_operator.trainingjob import failure, merge, restarts
+from headway_operator.trainingjob import failure, merge, queueing, restarts
 from headway_operator.trainingjob.avoidance import avoided, remembered, shut_out_until
 from headway_operator.trainingjob.conditions import Claim
 from headway_operator.trainingjob.deadline import deadline, start_limit
@@ -60,19 +60,30 @@ def _next(here: Situation) -> Plan:
         said = "The workers were restarted in place more often than failurePolicy.maxRestarts."
         return _end(here, "Failed", "RestartBudgetExhausted", said)
     here = noted(here)
-    if here.spec.suspend or rests(here):
-        return suspended(here)
-    late = _too_late(here)
-    if late is not None:
-        return late
-    here = resumed(here)
+    held = _held(here)
+    if held is not None:
+        return held
+    here = resumed(queueing.narrowed(here))
     if not here.new_attempt:
         here = _with_edited_spec(here)
     if not here.new_attempt:
         found = _losses(here)
         if found:
             return _after_losses(here, found)
-    return _go_on(here)
+    return queueing.told(here, _go_on(here))
+
+
+def _held(here: Situation) -> Plan | None:
+    """The plan of a job that is not to run now; None for one that is."""
+    if here.spec.suspend or rests(here):
+        return queueing.left(here, suspended(here))
+    late = _too_late(here)
+    if late is not None or queueing.admitted(here):
+        return late
+    try:
+        return queueing.queued(here)
+    except Stuck as stuck:
+        return _stuck(here, stuck, status_first=False)
 
 
 # --- ends -------------------------------------------------------------------------------------
@@ -132,11 +143,12 @@ def _after_the_end(view: View, now: datetime) -> Plan:
     delete = removals(leftover, view, now) if now >= due else ()
     status = job.status.model_copy(update={"observed_generation": job.generation})
     looks = [expiry, due if leftover and now < due else None, *_overdue_times(leftover, view)]
-    return Plan(
+    plan = Plan(
         delete=delete,
         status=status if difference(job.status, status) != "none" else None,
         requeue_after=_seconds_to(looks, now),
     )
+    return queueing.ended(view, plan, now)
 
 
 # --- losses and new attempts --------------------------------------------------------------------
@@ -191,6 +203,7 @@ def _go_on(here: Situation, *, counted: bool = False) -> Plan:
         drawn = blueprint(here.view.job, here.spec, here.view.settings)
     except Stuck as stuck:
         return _stuck(here, stuck, status_first=counted)
+    drawn = queueing.granted(drawn, here.view.workload, here.view.flavors)
     here, rejoined = _with_left_behind(here)
     group = here.group()
     to_make = _indices_to_make(group, here.view)

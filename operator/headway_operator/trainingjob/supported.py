@@ -12,11 +12,7 @@ def check_supported(spec: TrainingJobSpec) -> None:
     Raises:
         Stuck: says which field to remove.
     """
-    asked = {
-        "model": spec.model is not None,
-        "scheduling.queueName": spec.scheduling is not None
-        and spec.scheduling.queue_name is not None,
-    }
+    asked = {"model": spec.model is not None}
     fields = [f"spec.{field}" for field, given in asked.items() if given]
     if fields:
         raise Stuck(

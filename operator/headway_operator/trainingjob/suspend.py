@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from headway_api.trainingjob import Phase
 from headway_operator.trainingjob.conditions import Claim
 from headway_operator.trainingjob.nodes import removals
 from headway_operator.trainingjob.plan import Plan
@@ -15,38 +18,64 @@ _SAVING = "The workers save their state and end."
 _RESTING = "The job is suspended; set suspend: false to go on from its newest checkpoint."
 
 
+@dataclass(frozen=True)
+class Rest:
+    """Why a job has no pods, and is to have none.
+
+    Attributes:
+        phase: of the job once they are gone.
+        reason: of the condition `Suspended`.
+        message: the same for people.
+        saving: a sentence for them while there are pods.
+    """
+
+    phase: Phase
+    reason: str
+    message: str
+    saving: str = ""
+
+
 def suspended(here: Situation) -> Plan:
+    """The plan of a job that is suspended, or has come to the step at which it pauses."""
+    if here.spec.suspend:
+        return resting(here, Rest("Suspended", "Suspended", _RESTING))
+    said = f"The job has paused after step {here.status.paused_at_step}, as pauseAtStep asks; "
+    said += "raise it or remove it to go on from there."
+    return resting(here, Rest("Suspended", PAUSED_AT_STEP, said))
+
+
+def resting(here: Situation, rest: Rest) -> Plan:
     """The plan of a job that is to rest: pods get their grace period, and nothing counts."""
     pods = here.view.pods
-    resting, message = _why(here)
     if pods:
+        saving = f"{rest.saving} {_SAVING}".strip()
         status = revised(
             here.status,
             [
-                Claim("Suspended", False, "Suspending", _SAVING),
-                Claim("Reconciling", True, "Suspending", _SAVING),
+                Claim("Suspended", False, "Suspending", saving),
+                Claim("Reconciling", True, "Suspending", saving),
                 Claim("Stalled", False, "Suspending"),
             ],
             generation=here.generation,
             now=here.now,
             reason="Suspending",
-            message=_SAVING,
+            message=saving,
             **counts(here.group()),
         )
     else:
         status = revised(
             here.status,
             [
-                Claim("Suspended", True, resting, message),
-                Claim("Running", False, resting),
-                Claim("Reconciling", False, resting),
-                Claim("Stalled", False, resting),
+                Claim("Suspended", True, rest.reason, rest.message),
+                Claim("Running", False, rest.reason),
+                Claim("Reconciling", False, rest.reason),
+                Claim("Stalled", False, rest.reason),
             ],
             generation=here.generation,
             now=here.now,
-            phase="Suspended",
-            reason=resting,
-            message=message,
+            phase=rest.phase,
+            reason=rest.reason,
+            message=rest.message,
             **paused(here.status, here.now),
             **counts(here.group()),
         )
@@ -54,14 +83,6 @@ def suspended(here: Situation) -> Plan:
     return here.plan(
         status, delete=removals(pods, here.view, here.now, here.grace), status_first=True
     )
-
-
-def _why(here: Situation) -> tuple[str, str]:
-    """Reason and message of a job that rests."""
-    if here.spec.suspend:
-        return "Suspended", _RESTING
-    said = f"The job has paused after step {here.status.paused_at_step}, as pauseAtStep asks; "
-    return PAUSED_AT_STEP, said + "raise it or remove it to go on from there."
 
 
 def resumed(here: Situation) -> Situation:

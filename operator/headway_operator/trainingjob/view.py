@@ -15,6 +15,7 @@ from headway_api.runtime import TrainingRuntimeSpec
 from headway_api.trainingjob import TrainingJobSpec, TrainingJobStatus
 from headway_operator.settings import Settings
 from headway_operator.trainingjob.times import parsed
+from headway_operator.trainingjob.workload import Flavor, Workload
 
 OPERATOR_NAME = "headway.dev/operator"
 """The value of `spec.managedBy` that means us."""
@@ -114,6 +115,10 @@ class View:
     """Those of all these pods' nodes whose kubelet is silent."""
     silent: frozenset[str] = frozenset()
     """UIDs of pods that their peers no longer hear, and that say nothing to the endpoint."""
+    workload: Workload | None = None
+    """What the job has asked Kueue for."""
+    flavors: Mapping[str, Flavor] = field(default_factory=dict)
+    """Kueue's ResourceFlavors."""
     obstacle: Obstacle | None = None
     settings: Settings = field(default_factory=Settings)
 

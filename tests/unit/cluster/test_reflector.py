@@ -211,6 +211,21 @@ async def test_a_list_that_fails_is_tried_again_after_growing_pauses() -> None:
     assert log.naps == [0.2, 0.4, 0.8, 7.0]
 
 
+async def test_a_kind_that_a_cluster_may_lack_is_empty_until_it_comes() -> None:
+    cluster, log = Flaky(), Log()
+    await cluster.put("a")
+    cluster.list_failures = [api_error(404, "NotFound", "no such kind")] * 3
+    async with following(cluster, log, log, optional=True):
+        assert not log.told
+        await until(lambda: bool(log.told))
+        cluster.list_failures = [api_error(404, "NotFound", "no such kind any more")]
+        cluster.watch_failures = [api_error(404, "NotFound", "no such kind any more")]
+        cluster.cut()
+        await until(lambda: len(log.told) == 3)
+    assert log.told == [("ADDED", "a"), ("DELETED", "a"), ("ADDED", "a")]
+    assert log.naps[:3] == [0.2, 0.4, 0.8]
+
+
 async def test_three_failed_watches_in_a_row_lead_to_a_fresh_list() -> None:
     cluster, log = Flaky(), Log()
     cluster.watch_failures = [Unavailable(504, "Timeout", "Too large resource version")] * 3

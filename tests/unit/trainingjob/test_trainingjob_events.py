@@ -19,6 +19,7 @@ LAST = {"time": "2026-01-01T00:00:00Z", "reason": "Error", "message": "Worker 1 
 RESTARTING = {"phase": "Restarting", "restarts": {"total": 3, "counted": 2, "last": LAST}}
 FAILED = {"message": "m", "conditions": [condition("Failed", "True", "Error")]}
 SUSPENDED = {"message": "m", "conditions": [condition("Suspended", "True", "Suspended")]}
+QUEUED = {"message": "m", "conditions": [condition("Suspended", "True", "Queued")]}
 SUSPENDING = {"conditions": [condition("Suspended", "False", "Suspending")]}
 RESUMED = {"attempt": 2, "conditions": [condition("Suspended", "False", "Resumed")]}
 STALLED = {"message": "m", "conditions": [condition("Stalled", "True", "UnknownPool")]}
@@ -37,6 +38,8 @@ STALLED = {"message": "m", "conditions": [condition("Stalled", "True", "UnknownP
         (SUSPENDING, SUSPENDED, [("Normal", "Suspended", "1")]),
         (SUSPENDED, SUSPENDED, []),
         (SUSPENDED, RESUMED, [("Normal", "Resumed", "2")]),
+        ({}, QUEUED, []),
+        (QUEUED, RESUMED, []),
         ({}, STALLED, [("Warning", "Stalled", "1/UnknownPool")]),
         (STALLED, STALLED, []),
     ],

@@ -21,8 +21,7 @@ def test_a_job_that_asks_for_nothing_new_passes() -> None:
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        ({"scheduling": {"queueName": "q"}}, "spec.scheduling.queueName"),
-        ({"model": {"name": "m"}, "scheduling": {"queueName": "q"}}, "spec.model, spec.scheduling"),
+        ({"model": {"name": "m"}}, "spec.model"),
     ],
 )
 def test_what_would_not_happen_is_named(fields: dict[str, object], names: str) -> None:
