@@ -221,8 +221,8 @@ async def test_a_kind_that_a_cluster_may_lack_is_empty_until_it_comes() -> None:
         cluster.list_failures = [api_error(404, "NotFound", "no such kind any more")]
         cluster.watch_failures = [api_error(404, "NotFound", "no such kind any more")]
         cluster.cut()
-        await until(lambda: len(log.told) == 3)
-    assert log.told == [("ADDED", "a"), ("DELETED", "a"), ("ADDED", "a")]
+        await until(lambda: len(log.told) >= 3)
+    assert log.told[:3] == [("ADDED", "a"), ("DELETED", "a"), ("ADDED", "a")]
     assert log.naps[:3] == [0.2, 0.4, 0.8]
 
 
