@@ -64,6 +64,8 @@ class Applier:
             await self._delete_job(job)
             return
         status = plan.status if write_status else None
+        if plan.queue is not None and plan.queue.verb == "make":
+            await self._ask(job, plan.queue)  # before the status says that it waits
         if status is not None and plan.status_first:
             await self._write_status(job, status)
         for deletion in plan.delete:
@@ -71,7 +73,7 @@ class Applier:
         await self._create_all(job, plan.create)
         if status is not None and not plan.status_first:
             await self._write_status(job, status)
-        if plan.queue is not None:
+        if plan.queue is not None and plan.queue.verb != "make":
             await self._queue(job, plan.queue)
 
     async def refresh(self, key: JobKey, uid: str) -> None:
@@ -170,9 +172,6 @@ class Applier:
     async def _queue(self, job: Job, step: QueueStep) -> None:
         """Write to the job's Workload. One that is gone is made anew at the next look."""
         key = (job.namespace, job.name)
-        if step.verb == "make":
-            await self._ask(job, step)
-            return
         try:
             if step.verb == "drop":
                 call = self._client.delete(WORKLOAD, job.namespace, step.name, uid=step.uid)

@@ -1,4 +1,4 @@
-"""`headway sweep`: a Sweep on this machine, by the operator's own code."""
+"""`headway sweep run`: a Sweep on this machine, by the operator's own code."""
 
 from __future__ import annotations
 
@@ -42,20 +42,7 @@ _SHOWN = 12
 """Trials in the live table."""
 _STATES = {"Running": "green", "Paused": "yellow", "Stopped": "dim", "Failed": "red"}
 
-app = typer.Typer(
-    name="sweep",
-    help="Search for good parameters.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
 
-
-@app.callback()
-def _main() -> None:
-    """Search for good parameters."""
-
-
-@app.command()
 def run(
     file: Annotated[str, typer.Option("-f", "--file", help="Manifest of the sweep; - for stdin.")],
     state: Annotated[

@@ -50,7 +50,7 @@ class Plan:
     create: tuple[dict[str, Any], ...] = ()
     delete: tuple[Deletion, ...] = ()
     queue: QueueStep | None = None
-    """What to write to Kueue, once all the rest is done."""
+    """What to write to Kueue: a new Workload first of all, anything else last."""
     status: TrainingJobStatus | None = None
     """The status as it should be; None where it may stay as it is."""
     urgent: bool = True

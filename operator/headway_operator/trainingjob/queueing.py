@@ -15,6 +15,7 @@ from headway_operator.trainingjob import workload as kueue
 from headway_operator.trainingjob.plan import Plan, QueueStep
 from headway_operator.trainingjob.pods import Blueprint, blueprint, spec_hash
 from headway_operator.trainingjob.situation import Situation
+from headway_operator.trainingjob.stuck import Stuck
 from headway_operator.trainingjob.suspend import Rest, resting
 from headway_operator.trainingjob.view import View
 from headway_operator.trainingjob.workload import Flavor, Workload
@@ -42,10 +43,14 @@ def queued(here: Situation) -> Plan:
     """The plan of a job that has to wait its turn: pods get their grace period, nothing counts.
 
     Raises:
-        Stuck: no pod can be made of this spec.
+        Stuck: no pod can be made of this spec, or the API server refuses the Workload.
     """
     drawn = blueprint(here.view.job, here.spec, here.view.settings)
-    found = here.view.workload
+    found, obstacle = here.view.workload, here.view.obstacle
+    if obstacle is not None and found is None:
+        if obstacle.kind == "Refused":
+            raise Stuck("Refused", obstacle.message)
+        return resting(here, Rest("Queued", "Queued", f"{obstacle.message} It is tried again."))
     plan = resting(here, _why(here, found))
     if here.view.pods or (found is not None and found.deleting):
         return plan

@@ -8,7 +8,7 @@ from job_views import NOW, a_job, a_pod, a_view, conditions, running, stamp
 
 from headway_operator.settings import GpuPool, Settings
 from headway_operator.trainingjob.reconcile import reconcile
-from headway_operator.trainingjob.view import Job, View
+from headway_operator.trainingjob.view import Job, Obstacle, View
 from headway_operator.trainingjob.workload import Flavor, Workload, parse_workload
 
 OWNER = [{"uid": "0123456789ab", "controller": True}]
@@ -72,6 +72,20 @@ def test_a_job_asks_before_it_makes_pods() -> None:
     assert (pods["name"], pods["count"]) == ("workers", 4)
     assert "minCount" not in pods
     assert pods["template"]["spec"]["containers"][0]["image"] == "i"
+
+
+def test_what_keeps_it_from_asking_is_said_and_not_tried_at_once() -> None:
+    for kind, phase, conditions_ in (
+        ("Forbidden", "Queued", "Suspended"),
+        ("Refused", "Pending", "Stalled"),
+    ):
+        view = View(job=queued_job(), obstacle=Obstacle(kind, "no Kueue here."))  # type: ignore[arg-type]
+        plan = reconcile(view, NOW)
+        assert plan.queue is None
+        assert plan.status is not None
+        assert plan.status.phase == phase
+        assert (plan.status.message or "").startswith("no Kueue here.")
+        assert conditions(plan.status)[conditions_][0] == "True"
 
 
 def test_an_elastic_job_could_do_with_fewer() -> None:
