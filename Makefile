@@ -9,7 +9,7 @@ BENCH_STAMP := $(BENCH_VENV)/.installed
 BENCH = PYTHONPATH=hack $(BENCH_VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-horovod test lint format generate verify e2e horovod clean \
+.PHONY: help setup demo demo-horovod demo-sweep test lint format generate verify e2e horovod clean \
 	bench-setup bench-checkpoint bench-restore bench-recovery bench-overhead bench-horovod
 
 help: ## Show this list
@@ -30,6 +30,9 @@ demo: $(STAMP) ## Run the digits job on this machine, kill a worker on the way, 
 
 demo-horovod: $(STAMP) ## The same with a script of Horovod's (make horovod first)
 	@$(BIN)/python hack/demo.py horovod
+
+demo-sweep: $(STAMP) ## Search for good parameters on this machine, and see what they are worth
+	@$(BIN)/python hack/demo_sweep.py
 
 test: $(STAMP) ## Everything that needs no cluster
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/e2e

@@ -65,17 +65,15 @@ def interrupt(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def start(server: SeaweedServer, example: str) -> subprocess.Popen[str]:
-    """Start `headway run` on an example, with the demo's own S3 server."""
+def start(server: SeaweedServer, manifest: Path, state: Path, *run: str) -> subprocess.Popen[str]:
+    """Start `headway run`, or `headway sweep run`, with the demo's own S3 server."""
     credentials = {
         "AWS_ACCESS_KEY_ID": server.access_key,
         "AWS_SECRET_ACCESS_KEY": server.secret_key,
     }
-    manifest = str(EXAMPLES / example / "job.yaml")
-    command = [sys.executable, "-m", "headway.cli", "run", "-f", manifest, "-o", "json"]
-    command += ["--endpoint", server.endpoint, "--state", str(OUTPUT / "state")]
+    command = [sys.executable, "-m", "headway.cli", *run, "-f", str(manifest), "-o", "json"]
     return subprocess.Popen(
-        command,
+        [*command, "--endpoint", server.endpoint, "--state", str(state)],
         cwd=ROOT,
         env={**os.environ, **credentials},
         stdout=subprocess.PIPE,
@@ -233,7 +231,7 @@ def demo(example: str) -> int:
     console.print(f"everything this demo writes is in {OUTPUT}", highlight=False, soft_wrap=True)
     with SeaweedServer(OUTPUT / "s3", "demo", secret) as server:
         server.make_bucket(BUCKET)
-        run = start(server, example)
+        run = start(server, EXAMPLES / example / "job.yaml", OUTPUT / "state", "run")
         killer = threading.Thread(target=kill_one, args=(run, server, example, kills), daemon=True)
         killer.start()
         try:
@@ -254,7 +252,7 @@ def demo(example: str) -> int:
     return report(rows, picture)
 
 
-def report(rows: list[tuple[str, str, bool]], picture: Path) -> int:
+def report(rows: list[tuple[str, str, bool]], picture: Path, shows: str = "training curve") -> int:
     """Print what happened; 0 if all of it is as it should be."""
     table = Table(title="what happened", title_justify="left", show_header=False)
     table.add_column()
@@ -263,7 +261,7 @@ def report(rows: list[tuple[str, str, bool]], picture: Path) -> int:
     for name, value, good in rows:
         table.add_row("[green]✓[/]" if good else "[red]✗[/]", name, value)
     drawn = picture.exists()
-    table.add_row("[green]✓[/]" if drawn else "[red]✗[/]", "training curve", str(picture))
+    table.add_row("[green]✓[/]" if drawn else "[red]✗[/]", shows, str(picture))
     console.print(table)
     return 0 if drawn and all(good for _, _, good in rows) else 1
 

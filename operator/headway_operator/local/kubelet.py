@@ -137,6 +137,10 @@ class LocalPod:
             await asyncio.to_thread(self._kill_all)
         await self._ended.wait()
 
+    async def ended(self) -> None:
+        """Wait until nothing of it runs."""
+        await self._ended.wait()
+
     async def lost(self) -> None:
         """Report a pod whose process went away with an earlier kubelet."""
         status = self._status("Failed", {"terminated": {"exitCode": _KILLED}}, ready=False)
@@ -266,6 +270,10 @@ class Kubelet:
                 self._observe(event.type, event.object)
         finally:
             await self.stop_all(0)
+
+    async def drained(self) -> None:
+        """Wait until no pod runs."""
+        await asyncio.gather(*(pod.ended() for pod in self._pods.values()))
 
     async def stop_all(self, grace: float) -> None:
         """End all pods, each within so many seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,6 +85,7 @@ def parse(text: str, resource: Resource = TRAINING_JOB) -> Manifest:
         documents = [d for d in yaml.safe_load_all(text) if d is not None]
     except yaml.YAMLError as error:
         raise ManifestError(f"the manifest is not valid YAML: {error}") from None
+    _check_numbers(documents)
     jobs: list[Object] = []
     others: list[tuple[Resource, Object]] = []
     for document in documents:
@@ -97,6 +99,15 @@ def parse(text: str, resource: Resource = TRAINING_JOB) -> Manifest:
     if len(jobs) != 1:
         raise ManifestError(f"the manifest has {len(jobs)} {resource.kind}s; it should have one")
     return _without_gpu(Manifest(resource, _completed(resource, jobs[0]), tuple(others)))
+
+
+def _check_numbers(documents: list[Any]) -> None:
+    try:
+        json.dumps(documents, allow_nan=False, default=str)
+    except ValueError:
+        raise ManifestError(
+            "the manifest has .inf or .nan, which no API server takes: write a number"
+        ) from None
 
 
 def _not_here(kind: tuple[str, str], resource: Resource) -> str:

@@ -87,6 +87,9 @@ class Session:
             tasks.append(asyncio.create_task(self._apply_on(changed)))
             try:
                 code = await self._follow()
+                if (self.last.get("status") or {}).get("phase") == "Succeeded":
+                    # Trials that a sweep has stopped save before their pods end.
+                    await self._cluster.kubelet.drained()
             finally:
                 for task in tasks:
                     task.cancel()

@@ -105,13 +105,18 @@ def run(
 
 
 def _end_of(sweep: Object, *, interrupted: bool) -> int | None:
-    """The exit status that a state means; None while the sweep goes on."""
-    phase = (sweep.get("status") or {}).get("phase")
+    """The exit status that a state means; None while the sweep goes on.
+
+    One that has ended is not over before its trials are: what runs or waits at a rung is stopped.
+    """
+    status = sweep.get("status") or {}
+    phase, counts = status.get("phase"), status.get("counts") or {}
     if not seen(sweep):
         return None
-    if phase == "Succeeded":
-        return SUCCEEDED
-    if phase == "Failed" or stalled(sweep):
+    if phase in ("Succeeded", "Failed"):
+        unfinished = counts.get("running", 0) + counts.get("paused", 0)
+        return None if unfinished else {"Succeeded": SUCCEEDED, "Failed": FAILED}[phase]
+    if stalled(sweep):
         return FAILED
     return INTERRUPTED if phase == "Suspended" and interrupted else None
 

@@ -7,8 +7,11 @@ for the process in which all jobs are looked after.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -111,5 +114,11 @@ class ProcessChooser:
 
 
 def _alone() -> None:
-    """One thread: these matrices are small, and threads would wait for each other."""
+    """Neither a Ctrl-C in the terminal ends this process, nor does it outlive a killed operator.
+
+    One thread: these matrices are small, and threads would wait for each other.
+    """
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -7,7 +7,8 @@ from typing import Literal
 
 from headway_operator.sweep import population
 from headway_operator.sweep.situation import Situation
-from headway_operator.sweep.value import reached
+from headway_operator.sweep.trials import state_of
+from headway_operator.sweep.value import reached, values
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ def end_of(here: Situation) -> End | None:
     """The end of a sweep; None while it goes on."""
     spec, counts = here.spec, here.counts
     if counts.failed > spec.max_failed_trials:
+        failed = "1 trial has" if counts.failed == 1 else f"{counts.failed} trials have"
         return End(
             "Failed",
             "TooManyFailedTrials",
-            f"{counts.failed} trials have failed, and maxFailedTrials is {spec.max_failed_trials}: "
-            "look at the failed trials' jobs, or raise it to go on.",
+            f"{failed} failed, and maxFailedTrials is {spec.max_failed_trials}: {_why(here)}, or "
+            "raise it to go on.",
         )
     goal = _goal(here)
     if goal is not None:
@@ -37,6 +39,22 @@ def end_of(here: Situation) -> End | None:
         said = f"The time budget of {limit} s is used up; raise timeBudgetSeconds to go on."
         return End("Succeeded", "TimeBudgetUsed", said)
     return None if here.active else _all_done(here)
+
+
+def _why(here: Situation) -> str:
+    """What to do about trials that have failed.
+
+    The jobs of those that report nothing to go by look well: the name of a metric may be wrong.
+    """
+    spec = here.spec
+    for run in (job for each in here.runs for job in (each.first, *each.jobs)):
+        if run.phase == "Succeeded" and state_of(spec, run) == "Failed":
+            missing = [o.metric for o in spec.objectives if values(run.observed, [o]) is None]
+            return (
+                f"{run.name} came to its end without a number for {' and '.join(missing)}; have "
+                "the script report it by that name in a new sweep"
+            )
+    return "look at the failed trials' jobs"
 
 
 def _all_done(here: Situation) -> End | None:

@@ -42,7 +42,7 @@ def schedule(here: Situation, needs: pbt.Due) -> Schedule:
 
 def origin(trial: Trial) -> int | None:
     """The trial from whose checkpoint this one starts."""
-    found: int | None = _own(trial).get("from")
+    found: int | None = pbt.ancestry(trial).get("from")
     return found
 
 
@@ -68,9 +68,4 @@ def checkpoint_of(here: Situation, attrs: Mapping[str, Any]) -> str | None:
 
 def _forked_at(trial: Trial) -> int:
     """The step from which it starts; -1 for one that starts anew."""
-    return int(_own(trial).get("step", -1))
-
-
-def _own(trial: Trial) -> dict[str, Any]:
-    own: dict[str, Any] = trial.attrs.get("pbt") or {}
-    return own
+    return int(pbt.ancestry(trial).get("step", -1))

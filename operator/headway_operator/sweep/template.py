@@ -107,6 +107,14 @@ def check(spec: SweepSpec) -> tuple[str, ...]:
     for name, instead in _OURS.items():
         if name in spec.template.spec:
             raise Stuck("TemplateInvalid", f"template.spec.{name} is not for trials: {instead}.")
+    given = spec.template.metadata
+    for kind, names in (
+        ("labels", (given and given.labels) or {}),
+        ("annotations", (given and given.annotations) or {}),
+    ):
+        for name in (name for name in names if name.startswith(f"{contract.GROUP}/")):
+            said = f"template.metadata.{kind} has {name}, which is the operator's: remove it."
+            raise Stuck("TemplateInvalid", said)
     used = set(_references(spec.template.spec))
     return tuple(p.name for p in spec.parameters if ("params", p.name) not in used)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hack.seaweed import SeaweedServer
 from local_runs import Job, MakeJob
+from sweep_runs import SweepRun
 
 
 @pytest.fixture
@@ -36,6 +37,22 @@ def job(tmp_path: Path) -> Iterator[MakeJob]:
             "spec": {"command": list(command), "workers": workers, **spec},
         }
         made.append(Job(folder, manifest, dict(env or {})))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Callable[..., SweepRun]]:
+    """Makes sweeps of manifests: `sweep(manifest, env={...})`."""
+    made: list[SweepRun] = []
+
+    def make(manifest: dict[str, Any], env: Mapping[str, str] | None = None) -> SweepRun:
+        folder = tmp_path / f"sweep-{len(made)}"
+        folder.mkdir()
+        made.append(SweepRun(folder, manifest, dict(env or {})))
         return made[-1]
 
     yield make

@@ -76,6 +76,8 @@ class Job:
     process: subprocess.Popen[str] | None = None
     prefix: list[str] = field(default_factory=list)
     """Put before the command, such as `unshare`; it has to `exec` it."""
+    verb: tuple[str, ...] = ("run",)
+    """The command of `headway`."""
 
     def write(self) -> Path:
         """Write the manifest as it is now."""
@@ -86,7 +88,7 @@ class Job:
     def start(self, *options: str) -> Job:
         """Start `headway run`."""
         file = self.write()
-        command = [sys.executable, "-m", "headway.cli", "run", "-f", str(file), "-o", "json"]
+        command = [sys.executable, "-m", "headway.cli", *self.verb, "-f", str(file), "-o", "json"]
         with (self.folder / "stderr").open("w") as errors:
             self.process = subprocess.Popen(
                 [*self.prefix, *command, "--state", str(self.folder / "state"), *options],

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 from test_sweep_objects import a_sweep
 
+from headway_operator.sweep import chooser
 from headway_operator.sweep.chooser import ChoosingFailed, ProcessChooser, chosen
 from headway_operator.sweep.plan import New
 from headway_operator.sweep.trial import Trial
@@ -24,39 +25,39 @@ def trials() -> Sequence[Trial]:
 
 def test_another_process_chooses_the_same() -> None:
     async def there() -> object:
-        chooser = ProcessChooser()
+        process = ProcessChooser()
         try:
-            return await chooser(SWEEP, trials(), (), NEW)
+            return await process(SWEEP, trials(), (), NEW)
         finally:
-            chooser.close()
+            process.close()
 
     assert asyncio.run(there()) == chosen(SWEEP, trials(), (), NEW)
 
 
 def test_a_process_that_has_died_is_started_anew() -> None:
     async def there() -> object:
-        chooser = ProcessChooser()
+        process = ProcessChooser()
         try:
-            await chooser(SWEEP, trials(), (), NEW)
-            assert chooser._pool is not None
-            (pid,) = chooser._pool._processes
+            await process(SWEEP, trials(), (), NEW)
+            assert process._pool is not None
+            (pid,) = process._pool._processes
             os.kill(pid, signal.SIGKILL)
             with pytest.raises(ChoosingFailed, match="has died"):
-                await chooser(SWEEP, trials(), (), NEW)
-            return await chooser(SWEEP, trials(), (), NEW)
+                await process(SWEEP, trials(), (), NEW)
+            return await process(SWEEP, trials(), (), NEW)
         finally:
-            chooser.close()
+            process.close()
 
     assert asyncio.run(there()) == chosen(SWEEP, trials(), (), NEW)
 
 
-def test_notes_of_a_trial_that_no_algorithm_can_read_are_told_and_may_pass() -> None:
-    """Whoever may edit TrainingJobs may write anything there."""
-    two = [{"name": name, "float": {"min": 0, "max": 1}} for name in "xy"]
-    sweep = a_sweep(algorithm={"name": "cmaes"}, parameters=two)
-    edited = [Trial(0, {"x": 0.1, "y": 0.1}, "Complete", (1.0,), attrs={"cmaes": {"place": "?"}})]
-    with pytest.raises(ChoosingFailed, match=r"cmaes could not choose trial 5: \w+Error"):
-        chosen(sweep, edited, (), NEW)
+def test_what_a_library_stumbles_over_is_told_and_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(chooser, "suggest", stumble)
+    with pytest.raises(ChoosingFailed, match="tpe could not choose trial 5: ZeroDivisionError: a"):
+        chosen(SWEEP, trials(), (), NEW)
 
 
 def test_the_operators_own_process_never_loads_what_searches() -> None:

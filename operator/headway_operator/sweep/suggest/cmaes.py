@@ -99,7 +99,8 @@ def _state(request: Request, numbers: Numbers, trials: Sequence[Told]) -> _State
     none is run in vain.
     """
     sign = 1.0 if request.directions[0] == "Minimize" else -1.0
-    samples = {s.index: s for s in (_sample(each, sign) for each in trials) if s is not None}
+    drawn_here = (_sample(each, sign, len(numbers)) for each in trials)
+    samples = {s.index: s for s in drawn_here if s is not None}
     made_of = {s.generation: s.parents for s in samples.values()}
     state = _State(_first(request, numbers, trials, sign))
     for generation in sorted(made_of.keys() - {0}):
@@ -195,14 +196,17 @@ def _step(values: Continuum | Ladder) -> float:
     return 1 / values.size
 
 
-def _sample(trial: Told, sign: float) -> _Sample | None:
-    """A trial that was drawn from a distribution of this sweep."""
-    if trial.index is None or "place" not in trial.attrs:
+def _sample(trial: Told, sign: float, dimensions: int) -> _Sample | None:
+    """A trial that was drawn from a distribution of this sweep; None where it has been edited."""
+    if trial.index is None:
         return None
-    return _Sample(
-        index=trial.index,
-        generation=trial.attrs["generation"],
-        place=trial.attrs["place"],
-        parents=trial.attrs["parents"],
-        loss=None if trial.values is None else sign * trial.values[0],
-    )
+    try:
+        own = trial.attrs
+        place = [float(x) for x in own["place"]]
+        generation, parents = int(own["generation"]), [int(index) for index in own["parents"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if len(place) != dimensions or not all(map(math.isfinite, place)):
+        return None
+    loss = None if trial.values is None else sign * trial.values[0]
+    return _Sample(trial.index, generation, place, parents, loss)

@@ -69,9 +69,15 @@ def _told(
             values=trial.values if known and numbers else None,
             rung=rung,
             failed=trial.state == "Failed" or (trial.ended and not numbers),
-            attrs=trial.attrs.get(request.algorithm.name, {}) if own else {},
+            attrs=_attrs(request, trial) if own else {},
             index=trial.index if own else None,
         )
+
+
+def _attrs(request: Request, trial: Trial) -> Mapping[str, Any]:
+    """What the algorithm wanted to know of a trial; nothing where somebody has edited it."""
+    found = trial.attrs.get(request.algorithm.name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _numbers(request: Request, trial: Trial) -> bool:

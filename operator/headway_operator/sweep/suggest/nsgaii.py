@@ -56,7 +56,8 @@ def suggest(request: Request) -> Suggestion:
 
 
 def _attributes(trial: Told) -> dict[str, Any]:
-    return {_GENERATION: int(trial.attrs.get("generation", 0))}
+    found = trial.attrs.get("generation")
+    return {_GENERATION: found if isinstance(found, int) else 0}
 
 
 def _kept(system: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def due(
         seed: of the sweep.
         more: how many trials may still be made; members whose copy can't be made go on themselves.
     """
-    founders = pbt.population - sum("from" not in _own(trial) for trial in trials)
+    founders = pbt.population - sum("from" not in ancestry(trial) for trial in trials)
     if founders > 0 and more > 0:
         return Due(new=min(founders, more), until=pbt.steps_per_generation)
     members, replaced = _members(trials)
@@ -95,7 +95,7 @@ def suggest(request: Request) -> Suggestion:
     """
     pbt = request.algorithm.pbt
     assert pbt is not None, "the schema has settings for pbt"
-    if sum("from" not in _own(trial) for trial in request.trials) < pbt.population:
+    if sum("from" not in ancestry(trial) for trial in request.trials) < pbt.population:
         return Suggestion(completed(request, {}))
     end, exchanges, open_ = _exchanges(pbt, request.directions[0], request.trials, request.seed)
     if not open_:
@@ -124,7 +124,7 @@ def _exchanges(
     steps = pbt.steps_per_generation
     members, _ = _members(trials)
     end = max((trial.until or 0 for trial in trials), default=steps)
-    made = {_own(trial).get("replaces") for trial in trials}
+    made = {ancestry(trial).get("replaces") for trial in trials}
     if not all(
         trial.ended or (trial.state == "Paused" and trial.until == end) for trial in members
     ):
@@ -140,8 +140,8 @@ def _exchanges(
 def _recorded(trials: Sequence[Trial], generation: int) -> list[Exchange]:
     """The exchanges of a generation, as any of its copies has them."""
     for trial in trials:
-        if _own(trial).get("generation") == generation:
-            return [(replaced, source) for replaced, source in _own(trial)["exchange"]]
+        if ancestry(trial).get("generation") == generation:
+            return [(replaced, source) for replaced, source in ancestry(trial)["exchange"]]
     return []
 
 
@@ -171,16 +171,22 @@ def _decided(
 
 def _members(trials: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
     """The trials of the population as it is now, and those that copies have replaced."""
-    made = {_own(trial).get("replaces") for trial in trials}
+    made = {ancestry(trial).get("replaces") for trial in trials}
     return (
         [trial for trial in trials if trial.index not in made],
         [trial for trial in trials if trial.index in made],
     )
 
 
-def _own(trial: Trial) -> Mapping[str, Any]:
-    own: Mapping[str, Any] = trial.attrs.get("pbt", {})
-    return own
+def ancestry(trial: Trial) -> Mapping[str, Any]:
+    """Where a copy comes from; nothing of one whose record somebody has edited."""
+    own = trial.attrs.get("pbt")
+    if not isinstance(own, Mapping):
+        return {}
+    numbers = [own.get(name) for name in ("generation", "from", "step", "replaces")]
+    pairs = own.get("exchange")
+    right = isinstance(pairs, list) and all(isinstance(p, list) and len(p) == 2 for p in pairs)
+    return own if right and all(isinstance(number, int) for number in numbers) else {}
 
 
 # --- other parameters ----------------------------------------------------------------------------
@@ -193,7 +199,7 @@ def explored(
 
     Args:
         space: of all parameters.
-        params: a configuration of it.
+        params: a configuration of it; what somebody has edited out of it is drawn anew.
         resample: how likely each is drawn anew, 0 to 1.
         rng: source of the randomness.
 
@@ -202,10 +208,8 @@ def explored(
     """
 
     def pick(name: str, values: Dimension) -> Scalar:
-        anew = rng.random() < resample
-        if anew or name not in params:
-            return drawn(values, rng)
-        return _perturbed(values, params[name], rng)
+        anew, value = rng.random() < resample, values.typed(params.get(name))
+        return drawn(values, rng) if anew or value is None else _perturbed(values, value, rng)
 
     return space.assembled(pick)
 
