@@ -10,7 +10,8 @@ BENCH = PYTHONPATH=hack $(BENCH_VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-horovod demo-sweep test lint format generate verify e2e horovod clean \
-	bench-setup bench-checkpoint bench-restore bench-recovery bench-overhead bench-horovod
+	bench-setup bench-checkpoint bench-restore bench-recovery bench-overhead bench-horovod \
+	bench-sweep bench-sweep-scale
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -82,6 +83,12 @@ bench-overhead: $(BENCH_STAMP) ## Step time with and without Headway
 
 bench-horovod: $(BENCH_STAMP) ## Horovod's scripts beside horovodrun (make horovod first)
 	@$(BENCH) bench.horovodrun $(ARGS)
+
+bench-sweep: $(BENCH_STAMP) ## Search beside Optuna, Katib's libraries and random; stopping rules; time to think
+	@$(BENCH) bench.sweep $(ARGS)
+
+bench-sweep-scale: $(BENCH_STAMP) ## A sweep of 1,000 trials on a real API server with kwok (has to be on PATH)
+	@$(BENCH) bench.sweep_scale $(ARGS)
 
 clean: ## Remove what the targets above made
 	@rm -rf $(VENV) $(BENCH_VENV) .headway demo-output .mypy_cache .ruff_cache .hypothesis

@@ -94,7 +94,7 @@ def api_server(*, controllers: Sequence[str] = ()) -> Iterator[ApiServer]:
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="apiserver-")))
-        etcd_port, peer_port, port = _free_ports(3)
+        etcd_port, peer_port, port = free_ports(3)
         etcd_url = f"http://127.0.0.1:{etcd_port}"
         stack.enter_context(_process(folder, "etcd", _etcd_flags(folder, etcd_url, peer_port)))
         server = _describe(folder, port)
@@ -231,7 +231,7 @@ def _which(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join(folder for folder in folders if folder))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

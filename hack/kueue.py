@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -40,24 +41,19 @@ def build() -> None:
     )
     source = json.loads(told.stdout)["Dir"]
     shutil.copytree(Path(source, "config/components/crd/bases"), CRDS, dirs_exist_ok=True)
-    command = ["go", "build", "-buildvcs=false", "-overlay", str(_overlay(Path(source)))]
-    subprocess.run(
-        [*command, "-o", str(BINARY), "./cmd/kueue"],
-        check=True,
-        cwd=source,
-        env={**os.environ, "CGO_ENABLED": "0"},
-    )
-
-
-def _overlay(source: Path) -> Path:
-    """Has it look for its metrics certificate where we say, instead of in /etc."""
-    main, changed = source / "cmd/kueue/main.go", HOME / "main.go"
-    text = main.read_text()
-    assert text.count('"/etc/kueue/metrics/certs"') == 1
-    changed.write_text(text.replace('"/etc/kueue/metrics/certs"', f'os.Getenv("{_CERTIFICATES}")'))
-    overlay = HOME / "overlay.json"
-    overlay.write_text(json.dumps({"Replace": {str(main): str(changed)}}))
-    return overlay
+    with tempfile.TemporaryDirectory() as folder:  # the module's own is read-only
+        copy = Path(folder, "kueue")
+        subprocess.run(["cp", "-r", "--no-preserve=mode", source, copy], check=True)
+        main = copy / "cmd/kueue/main.go"
+        text, place = main.read_text(), '"/etc/kueue/metrics/certs"'
+        assert text.count(place) == 1
+        main.write_text(text.replace(place, f'os.Getenv("{_CERTIFICATES}")'))
+        subprocess.run(
+            ["go", "build", "-trimpath", "-buildvcs=false", "-o", str(BINARY), "./cmd/kueue"],
+            check=True,
+            cwd=copy,
+            env={**os.environ, "CGO_ENABLED": "0"},
+        )
 
 
 def crds() -> list[dict[str, Any]]:

@@ -117,6 +117,11 @@ class Simulation:
         """Steps that all trials together have done by then."""
         return sum(leg.steps_by(time) for leg in self.legs)
 
+    @property
+    def seconds(self) -> float:
+        """When the last of all legs ends."""
+        return max(leg.time_of(leg.last) for leg in self.legs)
+
     def best(self) -> float:
         """The best value of all trials."""
         values = [t.values[0] for t in self.trials.values() if t.values is not None]
@@ -216,10 +221,45 @@ def courses(seed: int, steps: int) -> Callable[[int], Course]:
     return course
 
 
-def cost(stopping: Mapping[str, Any], seed: int, trials: int, steps: int, slots: int = 8) -> float:
-    """Training steps until a rule finds what random search finds, as a share of random search's.
+@dataclass(frozen=True)
+class Saving:
+    """What it takes to find what random search finds, as shares of all that random search takes.
+
+    Both are infinite if it was not found with 4 times as many trials.
+
+    Attributes:
+        steps: Training steps of all trials together.
+        seconds: Time.
+    """
+
+    steps: float
+    seconds: float
+
+
+def saving(
+    stopping: Mapping[str, Any] | None, course: Callable[[int], Course], trials: int, slots: int = 8
+) -> Saving:
+    """What a rule saves.
 
     Both try the same configurations in the same order; who stops trials may go on to new ones.
+
+    Args:
+        stopping: The rule, as in a spec. None: what random search itself takes to its best.
+        course: What becomes of the configuration of an index.
+        trials: How many of them random search trains to the end.
+        slots: Trials side by side.
+    """
+    everything = Simulation(spec(None, trials, slots), course)
+    everything.run()
+    search = Simulation(spec(stopping, 4 * trials, slots), course)
+    found = search.run(everything.best())
+    if math.isinf(found):
+        return Saving(math.inf, math.inf)
+    return Saving(search.steps_by(found) / everything.steps_by(), found / everything.seconds)
+
+
+def cost(stopping: Mapping[str, Any], seed: int, trials: int, steps: int, slots: int = 8) -> float:
+    """Share of random search's steps that a rule takes on curves of `power_law` (see `saving`).
 
     Args:
         stopping: The rule, as in a spec.
@@ -227,14 +267,5 @@ def cost(stopping: Mapping[str, Any], seed: int, trials: int, steps: int, slots:
         trials: How many of them random search trains to the end.
         steps: Of a whole training.
         slots: Trials side by side.
-
-    Returns:
-        Steps of all trials until one is as good as the best of random search, by the steps that
-        random search takes in all. Infinity if it was not found with 4 times as many trials.
     """
-    course = courses(seed, steps)
-    everything = Simulation(spec(None, trials, slots), course)
-    everything.run()
-    search = Simulation(spec(stopping, 4 * trials, slots), course)
-    found = search.run(everything.best())
-    return math.inf if math.isinf(found) else search.steps_by(found) / everything.steps_by()
+    return saving(stopping, courses(seed, steps), trials, slots).steps

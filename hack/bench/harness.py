@@ -76,6 +76,8 @@ def rounded(results: Results) -> Results:
 def _short(value: Any) -> Any:
     if isinstance(value, list):
         return [_short(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _short(each) for key, each in value.items()}
     if not isinstance(value, float) or not math.isfinite(value) or value == 0:
         return value
     digits = 2 - math.floor(math.log10(abs(value)))
@@ -101,7 +103,7 @@ def show(
     """
     short = rounded(results)
     out = Console(width=max(Console().width, 120))
-    out.print(_table(title, short))
+    out.print(table(title, short))
     for note in (*notes, *(f"{name}: {why}" for name, why in (failures or {}).items())):
         out.print(f"· {note}", highlight=False, markup=False)
     for name, why in (failures or {}).items():
@@ -110,17 +112,17 @@ def show(
     sys.stdout.flush()
 
 
-def _table(title: str, results: Results) -> Table:
+def table(title: str, results: Results) -> Table:
     """Names or keys across, whatever there is less of: that makes a narrow table."""
     keys = list(dict.fromkeys(key for row in results.values() for key in row))
     across = len(results) < len(keys)
-    table = Table("", title=title, title_justify="left")
+    shown = Table("", title=title, title_justify="left")
     for head in results if across else keys:
-        table.add_column(head, justify="right", overflow="fold")
+        shown.add_column(head, justify="right", overflow="fold")
     for first in keys if across else results:
         pairs = [(name, first) for name in results] if across else [(first, key) for key in keys]
-        table.add_row(first, *(_cell(results[name].get(key)) for name, key in pairs))
-    return table
+        shown.add_row(first, *(_cell(results[name].get(key)) for name, key in pairs))
+    return shown
 
 
 def _cell(value: Any) -> str:

@@ -17,6 +17,8 @@ PACKAGES = (
     "s3fs>=2026",
     "torch-checkpointing",
     "lightning",
+    "hyperopt>=0.2.7",
+    "scikit-optimize>=0.10",
 )
 NOT_TRIED = {
     "composer": "pins torch below 2.8, so that it can't share an environment with the others",

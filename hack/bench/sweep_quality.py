@@ -1,45 +1,37 @@
-"""How good a sweep's configurations are: ours, replayed for each trial, beside Optuna's own run."""
+"""How good a sweep's configurations are: ours, replayed for each trial, beside Optuna and Katib."""
 
 from __future__ import annotations
 
-import json
-import os
+import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, get_args
+from dataclasses import dataclass, field
+from typing import Any
 
-import optuna
-import typer
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
-from rich.console import Console
-from rich.table import Table
-from scipy.stats import mannwhitneyu
+from bench import comparing, harness
+from bench.functions import Params, Problem, hypervolume
+from bench.searches import Hyperopt, Native, Ours, Search, Skopt
+from bench.trainings import PROBLEMS, TRAININGS
 
-from bench import harness
-from bench.functions import PROBLEMS, Problem, hypervolume
-from headway_api.sweep import Algorithm, SearchAlgorithm
-from headway_operator.sweep.space import Choices, Continuum, Dimension, Space
-from headway_operator.sweep.suggest import Request, suggest
-from headway_operator.sweep.trial import Scalar, Trial
-
-SIGNIFICANT = 0.05
-REFERENCE = (1.1, 11.0)
-"""Of the hypervolume; the second objective of ZDT is at most 10."""
+SINGLE = tuple(name for name, problem in PROBLEMS.items() if problem.objectives == 1)
+FRONTS = tuple(name for name, problem in PROBLEMS.items() if problem.objectives == 2)
 TRIALS: Mapping[str, int] = {"tpe": 100, "cmaes": 200, "nsgaii": 300, "gp": 30}
-FUNCTIONS: Mapping[str, Sequence[str]] = {
+SEARCHED: Mapping[str, Sequence[str]] = {
     "tpe": tuple(PROBLEMS),
-    "cmaes": tuple(name for name, problem in PROBLEMS.items() if problem.objectives == 1),
-    "nsgaii": tuple(PROBLEMS),
-    "gp": ("branin", "hartmann6", "training"),  # a second for each trial, so not all of them
+    "cmaes": tuple(name for name in SINGLE if name not in {"tree", "func2c", *TRAININGS}),
+    "nsgaii": (*FRONTS, "sphere"),
+    "gp": ("branin", "hartmann6", "noisy-branin", "svm-digits"),  # the slowest by far
 }
+"""By algorithm: what is searched by it."""
+KATIB: Mapping[str, tuple[str, Sequence[str]]] = {
+    "tpe": ("katib_hyperopt_tpe", SINGLE),
+    "gp": ("katib_skopt", ("branin", "hartmann6")),  # up to a second for each trial
+}
+"""What Katib offers in an algorithm's place, and what is searched by it."""
 
-Values = Mapping[str, Mapping[str, Sequence[float]]]
-"""Best values by `algorithm/function` and contestant."""
+Values = dict[str, dict[str, list[float]]]
+"""Best values by `algorithm/function` and contestant, in the order of seeds."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +41,8 @@ class Run:
     Attributes:
         algorithm: What searches.
         function: What is minimized.
-        contestant: ours, optuna or random.
-        seed: Of the search.
+        contestant: ours, optuna, random or one of Katib's.
+        seed: Of the search, of the noise and of the training.
         trials: How many.
         parallel: How many side by side.
     """
@@ -62,196 +54,194 @@ class Run:
     trials: int
     parallel: int = 1
 
-
-# --- contestants ---------------------------------------------------------------------------------
-
-
-def ours(problem: Problem, run: Run, algorithm: str) -> list[tuple[float, ...]]:
-    """Each trial from the trials before it, and nothing else."""
-    assert algorithm in get_args(Algorithm)
-    settings = SearchAlgorithm.model_validate({"name": algorithm})
-    trials: list[Trial] = []
-    for first in range(0, run.trials, run.parallel):
-        batch: list[Trial] = []
-        for index in range(first, min(first + run.parallel, run.trials)):
-            found = suggest(
-                Request(
-                    parameters=problem.parameters,
-                    directions=["Minimize"] * problem.objectives,
-                    algorithm=settings,
-                    index=index,
-                    seed=f"bench-{run.seed}",
-                    trials=[*trials, *batch],
-                )
-            )
-            batch.append(Trial(index, found.params, "Running", attrs=found.attrs))
-        trials += [
-            Trial(t.index, t.params, "Complete", problem.values(t.params), attrs=t.attrs)
-            for t in batch
-        ]
-    return [trial.values or () for trial in trials]
+    @property
+    def pair(self) -> str:
+        """What contestants are compared in."""
+        return f"{self.algorithm}/{self.function}"
 
 
-def optunas(problem: Problem, run: Run) -> list[tuple[float, ...]]:
-    """One study and one sampler from the first trial to the last."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space = Space(problem.parameters)
-    study = optuna.create_study(
-        directions=["minimize"] * problem.objectives, sampler=_sampler(run, space, problem)
-    )
-    for first in range(0, run.trials, run.parallel):
-        batch = []
-        for _ in range(first, min(first + run.parallel, run.trials)):
-            trial = study.ask()
-            batch.append((trial, space.assembled(partial(_native, trial))))
-        for trial, params in batch:
-            study.tell(trial, list(problem.values(params)))
-    return [tuple(trial.values) for trial in study.trials]
+@dataclass(frozen=True)
+class Result:
+    """What a search has found.
 
-
-def _sampler(run: Run, space: Space, problem: Problem) -> BaseSampler:
-    if run.algorithm == "tpe":
-        alone = problem.objectives > 1
-        return TPESampler(
-            seed=run.seed, multivariate=not alone, group=space.conditional and not alone
-        )
-    if run.algorithm == "cmaes":
-        return CmaEsSampler(seed=run.seed, warn_independent_sampling=False)
-    if run.algorithm == "nsgaii":
-        return NSGAIISampler(seed=run.seed)
-    return GPSampler(seed=run.seed, warn_independent_sampling=False)
-
-
-def _native(trial: optuna.Trial, name: str, values: Dimension) -> Scalar:
-    """A parameter as a script would ask Optuna for it."""
-    if isinstance(values, Continuum):
-        return float(trial.suggest_float(name, values.low, values.high, log=values.log))
-    if isinstance(values, Choices):
-        return values.value(values.items.index(trial.suggest_categorical(name, values.items)))
-    low, high = values.value(0), values.value(values.size - 1)
-    if isinstance(low, int):
-        return int(trial.suggest_int(name, low, int(high), step=int(values.step), log=values.log))
-    return float(trial.suggest_float(name, low, high, step=values.step))
-
-
-def result(run: Run) -> tuple[Run, float, float]:
-    """Search.
-
-    Returns:
-        With the run: its best value, or its hypervolume times -1; and the seconds it took.
+    Attributes:
+        run: Which one.
+        value: The true value of what it was told to be the best, or its hypervolume times -1.
+        seconds: What it took.
+        error: Why it found nothing; empty if it did.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"
+
+    run: Run
+    value: float = 0.0
+    seconds: float = 0.0
+    error: str = ""
+
+
+def runs(
+    algorithms: Iterable[str],
+    functions: Sequence[str] | None,
+    seeds: Sequence[int],
+    trials: int | None,
+    parallel: int,
+) -> list[Run]:
+    """All that is to be run; the long ones first, so that no process waits for another at the end.
+
+    Args:
+        algorithms: Which.
+        functions: Which; all if None.
+        seeds: Which.
+        trials: Of each search, if not as many as its algorithm has by default.
+        parallel: How many of them side by side.
+    """
+    found = [
+        Run(algorithm, function, contestant, seed, trials or TRIALS[algorithm], parallel)
+        for algorithm in sorted(algorithms, key=["gp", "nsgaii", "cmaes", "tpe"].index)
+        for function in harness.chosen(SEARCHED[algorithm], functions)
+        for contestant in contestants(algorithm, function)
+        for seed in seeds
+    ]
+    return sorted(found, key=lambda run: run.contestant != KATIB["gp"][0])
+
+
+def contestants(algorithm: str, function: str) -> tuple[str, ...]:
+    """Who searches."""
+    name, searched = KATIB.get(algorithm, ("", ()))
+    return ("ours", "optuna", "random", *((name,) if function in searched else ()))
+
+
+# --- one search -----------------------------------------------------------------------------------
+
+
+def result(run: Run) -> Result:
+    """Search; a contestant that fails is told of, and has no value."""
     problem = PROBLEMS[run.function]
     start = time.perf_counter()
-    contestants: Mapping[str, Callable[[], list[tuple[float, ...]]]] = {
-        "ours": lambda: ours(problem, run, run.algorithm),
-        "random": lambda: ours(problem, run, "random"),
-        "optuna": lambda: optunas(problem, run),
+    try:
+        trials = _searched(_search(run, problem), problem, run)
+    except Exception as error:
+        if run.contestant in {"ours", "optuna", "random"}:
+            raise
+        return Result(run, error=f"{type(error).__name__}: {error}".splitlines()[0])
+    return Result(run, _best(problem, run, trials), time.perf_counter() - start)
+
+
+def _search(run: Run, problem: Problem) -> Search:
+    searches: Mapping[str, Callable[[], Search]] = {
+        "ours": lambda: Ours(problem, run.algorithm, run.seed),
+        "random": lambda: Ours(problem, "random", run.seed),
+        "optuna": lambda: Native(problem, run.algorithm, run.seed),
+        "katib_hyperopt_tpe": lambda: Hyperopt(problem, run.seed),
+        "katib_skopt": lambda: Skopt(problem, run.seed),
     }
-    values = contestants[run.contestant]()
-    took = time.perf_counter() - start
-    if problem.objectives == 1:
-        return run, min(value for (value,) in values), took
-    return run, -hypervolume(values, REFERENCE), took
+    return searches[run.contestant]()
 
 
-# --- who is better -------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Trial:
+    params: Params
+    told: Sequence[float]
 
 
-def holm(chances: Mapping[str, float]) -> list[str]:
-    """Names of the differences that are significant together.
+def _searched(search: Search, problem: Problem, run: Run) -> list[_Trial]:
+    """All trials; in each batch all are asked for before any is told."""
+    trials: list[_Trial] = []
+    for first in range(0, run.trials, run.parallel):
+        size = min(run.parallel, run.trials - first)
+        for number, params in enumerate([search.ask() for _ in range(size)], first):
+            dice = random.Random(f"{run.seed}/{number}")
+            true = problem.values(params, run.seed)
+            told = [value + dice.gauss(0.0, problem.noise) for value in true]
+            search.tell(number, told)
+            trials.append(_Trial(params, told))
+    return trials
 
-    Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+
+def _best(problem: Problem, run: Run, trials: Sequence[_Trial]) -> float:
+    if problem.objectives > 1:
+        return -hypervolume([trial.told for trial in trials], problem.reference)
+    best = min(trials, key=lambda trial: trial.told[0])
+    return problem.values(best.params, run.seed)[0]
+
+
+# --- all searches ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Findings:
+    """What all searches together say.
+
+    Attributes:
+        values: Best values.
+        failures: Contestants that could not take part, and why.
     """
-    found: list[str] = []
-    for place, name in enumerate(sorted(chances, key=lambda each: (chances[each], each))):
-        if chances[name] > SIGNIFICANT / (len(chances) - place):
-            break
-        found.append(name)
-    return sorted(found)
 
+    values: Values = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
-def chance(of: Mapping[str, Sequence[float]], one: str, other: str) -> float:
-    """How likely a contestant's values are that much larger than another's by luck alone.
+    @classmethod
+    def of(cls, results: Iterable[Result]) -> Findings:
+        """Put together; a contestant that failed once in a pair is left out of it."""
+        found, by_seed = cls(), sorted(results, key=lambda each: each.run.seed)
+        for each in by_seed:
+            if each.error:
+                found.failures[f"{each.run.contestant} {each.run.pair}"] = each.error
+        for each in by_seed:
+            if f"{each.run.contestant} {each.run.pair}" not in found.failures:
+                pair = found.values.setdefault(each.run.pair, {})
+                pair.setdefault(each.run.contestant, []).append(each.value)
+        return found
 
-    Source: Mann and Whitney, 1947; one-sided, for this comparison by itself.
-    """
-    return float(mannwhitneyu(of[one], of[other], alternative="greater").pvalue)
+    def worse(self, one: str, other: str) -> list[str]:
+        """Where a contestant's values are significantly larger than another's.
 
+        Holm's correction is over all functions of all algorithms that both have searched.
+        """
+        return comparing.holm(
+            {
+                pair: comparing.chance(of[one], of[other])
+                for pair, of in self.values.items()
+                if one in of and other in of
+            }
+        )
 
-def worse(values: Values, one: str, other: str) -> list[str]:
-    """Where a contestant's values are significantly larger than another's."""
-    return holm({pair: chance(of, one, other) for pair, of in values.items()})
+    def lists(self) -> dict[str, list[str]]:
+        """Where ours is worse or better than the others."""
+        names = {name: name for of in self.values.values() for name in of if name != "ours"}
+        found = {f"worse_than_{name}": self.worse("ours", name) for name in names}
+        return found | {f"better_than_{name}": self.worse(name, "ours") for name in names}
 
+    def by_pair(self) -> dict[str, dict[str, Any]]:
+        """Medians of all contestants on each function, and how ours compares with Optuna."""
+        return {
+            pair: {
+                **{name: harness.median(values) for name, values in of.items()},
+                "wins": comparing.superiority(of["ours"], of["optuna"]),
+                "p_worse": comparing.chance(of["ours"], of["optuna"]),
+                "p_better": comparing.chance(of["optuna"], of["ours"]),
+            }
+            for pair, of in self.values.items()
+        }
 
-def _table(values: Values) -> Table:
-    table = Table("", title="Median of the best value", title_justify="left")
-    contestants = ("ours", "optuna", "random")
-    for name in (*contestants, "p(ours worse than optuna)"):
-        table.add_column(name, justify="right")
-    for pair, of in values.items():
-        medians = [f"{statistics.median(of[name]):.4g}" for name in contestants]
-        table.add_row(pair, *medians, f"{chance(of, 'ours', 'optuna'):.3f}")
-    return table
+    def by_algorithm(self) -> dict[str, dict[str, Any]]:
+        """How ours compares with Optuna on all functions of an algorithm together."""
+        algorithms = dict.fromkeys(pair.partition("/")[0] for pair in self.values)
+        return {name: self._summary(f"{name}/") for name in algorithms}
 
-
-def _collect(
-    runs: Sequence[Run], answers: Iterable[tuple[Run, float, float]]
-) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
-    values: dict[str, dict[str, list[float]]] = {}
-    seconds: dict[str, float] = {}
-    with harness.Bar(len(runs)) as bar:
-        for run, value, took in answers:
-            with bar.doing(f"{run.algorithm} {run.function}"):
-                pair = f"{run.algorithm}/{run.function}"
-                values.setdefault(pair, {}).setdefault(run.contestant, []).append(value)
-                if run.contestant == "ours":
-                    each = took / run.trials
-                    seconds[run.algorithm] = max(seconds.get(run.algorithm, 0.0), each)
-    return values, seconds
-
-
-def main(
-    only: Annotated[list[str] | None, typer.Option(help="Algorithms: tpe, cmaes, …")] = None,
-    function: Annotated[list[str] | None, typer.Option(help="Functions; all if unset.")] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each contestant.")] = 20,
-    first: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    parallel: Annotated[int, typer.Option(help="Trials side by side.")] = 1,
-    jobs: Annotated[int, typer.Option(help="Processes.")] = 2,
-    quick: Annotated[bool, typer.Option(help="A look: five seeds, tpe only.")] = False,
-) -> None:
-    """Minimize published test functions with as many trials by ours, Optuna's own and at random.
-
-    Ours is asked for each trial as the operator asks: from nothing but the trials before it.
-    Optuna's own keeps its study and sampler from the first trial to the last.
-
-    For example:
-
-        make bench-sweep
-
-        make bench-sweep ARGS="--only cmaes --seeds 40"
-    """
-    names = harness.chosen(TRIALS, ["tpe"] if quick and not only else only)
-    runs = [
-        Run(algorithm, each, contestant, seed, TRIALS[algorithm], parallel)
-        for algorithm in names
-        for each in harness.chosen(FUNCTIONS[algorithm], function)
-        for seed in range(first, first + (5 if quick else seeds))
-        for contestant in ("ours", "optuna", "random")
-    ]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(jobs) as pool:
-        values, seconds = _collect(runs, pool.map(result, runs))
-    results: dict[str, Any] = {
-        "worse_than_optuna": worse(values, "ours", "optuna"),
-        "better_than_optuna": worse(values, "optuna", "ours"),
-        "worse_than_random": worse(values, "ours", "random"),
-        "better_than_random": worse(values, "random", "ours"),
-        "longest_mean_suggestion_seconds": {k: round(v, 4) for k, v in seconds.items()},
-    }
-    Console(width=120).print(_table(values))
-    sys.stdout.write(json.dumps({"sweep": results}) + "\n")
-
-
-if __name__ == "__main__":
-    harness.run(main)
+    def _summary(self, prefix: str) -> dict[str, Any]:
+        ours_and_optunas = [
+            (of["ours"], of["optuna"])
+            for pair, of in self.values.items()
+            if pair.startswith(prefix)
+        ]
+        medians = [(statistics.median(a), statistics.median(b)) for a, b in ours_and_optunas]
+        wins = [comparing.superiority(a, b) for a, b in ours_and_optunas]
+        worse = [comparing.chance(a, b) for a, b in ours_and_optunas]
+        return {
+            "functions": len(wins),
+            "median_better": sum(a < b for a, b in medians),
+            "median_worse": sum(a > b for a, b in medians),
+            "wins": statistics.fmean(wins),
+            "wins_95": list(comparing.interval(ours_and_optunas)),
+            "p_worse": comparing.pooled(worse),
+            "p_better": comparing.pooled([comparing.chance(b, a) for a, b in ours_and_optunas]),
+        }

@@ -19,6 +19,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.suggestion_seconds = Histogram(
+            "headway_suggestion_seconds",
+            "Time to choose one configuration of a sweep, the way to the other process included.",
+            ["algorithm"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.queue_depth = Gauge(
             "headway_queue_depth", "Jobs that wait to be reconciled.", registry=registry
         )

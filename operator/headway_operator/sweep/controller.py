@@ -88,6 +88,7 @@ class SweepController:
     ) -> None:
         self.index = Index()
         self._settings = settings
+        self._metrics = metrics
         self._choose = choose
         self._clock = clock
         self._writer = Writer(client, metrics, clock)
@@ -179,6 +180,7 @@ class SweepController:
         """
         sweep, here = view.sweep, Situation(view, self._clock())
         warm = await self._warm(sweep)
+        began = asyncio.get_running_loop().time()
         try:
             found, exhausted = await self._choose(sweep, here.trials, warm, plan.new)
         except Stuck as stuck:
@@ -186,6 +188,10 @@ class SweepController:
         except ChoosingFailed as failed:
             logger.warning("%s/%s: %s", *key, failed, exc_info=True)
             raise Blocked(Obstacle("Forbidden", f"{failed}.")) from failed
+        took = asyncio.get_running_loop().time() - began
+        for _ in found:
+            seconds = self._metrics.suggestion_seconds.labels(sweep.spec.algorithm.name)
+            seconds.observe(took / len(found))
         if exhausted:
             self._exhausted[key] = sweep.uid
         for new, choice in zip(plan.new, found, strict=False):

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import psutil
 import pytest
 from test_sweep_objects import a_sweep
 
@@ -58,6 +60,25 @@ def test_what_a_library_stumbles_over_is_told_and_may_pass(monkeypatch: pytest.M
     monkeypatch.setattr(chooser, "suggest", stumble)
     with pytest.raises(ChoosingFailed, match="tpe could not choose trial 5: ZeroDivisionError: a"):
         chosen(SWEEP, trials(), (), NEW)
+
+
+def test_its_process_ends_when_the_operator_is_killed() -> None:
+    script = (
+        "import asyncio, sys; sys.path.insert(0, sys.argv[1]); import test_sweep_chooser as t; "
+        "chooser = t.ProcessChooser(); asyncio.run(chooser(t.SWEEP, t.trials(), (), t.NEW)); "
+        "print(*chooser._pool._processes, flush=True); sys.stdin.read()"
+    )
+    here = str(Path(__file__).parent)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, here], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as operator:
+        assert operator.stdout is not None
+        chooser = psutil.Process(int(operator.stdout.readline()))
+        operator.kill()
+        _, left = psutil.wait_procs([chooser], timeout=20)
+    for process in left:
+        process.kill()
+    assert not left, "it waits for questions that will never come"
 
 
 def test_the_operators_own_process_never_loads_what_searches() -> None:

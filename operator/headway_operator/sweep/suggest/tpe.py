@@ -5,7 +5,12 @@ Source: Bergstra et al., NeurIPS 2011; Falkner et al., BOHB, ICML 2018; Watanabe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from optuna.samplers import TPESampler
+from optuna.samplers._tpe import _truncnorm
+from scipy.special import log_ndtr
 
 from headway_operator.sweep.suggest.replay import ask
 from headway_operator.sweep.suggest.request import Request, Suggestion
@@ -29,4 +34,19 @@ def suggest(request: Request) -> Suggestion:
             constant_liar=True,
         )
 
-    return ask(request, sampler, pruned=True)
+    with _at_once():
+        return ask(request, sampler, pruned=True)
+
+
+@contextmanager
+def _at_once() -> Iterator[None]:
+    """Have SciPy compute the normal distribution's logarithm, of all values at once.
+
+    Optuna does it value by value in Python: half of a suggestion's time at 1,000 trials.
+    """
+    before = _truncnorm._log_ndtr
+    _truncnorm._log_ndtr = log_ndtr
+    try:
+        yield
+    finally:
+        _truncnorm._log_ndtr = before
