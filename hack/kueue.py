@@ -49,7 +49,7 @@ def build() -> None:
         assert text.count(place) == 1
         main.write_text(text.replace(place, f'os.Getenv("{_CERTIFICATES}")'))
         subprocess.run(
-            ["go", "build", "-trimpath", "-buildvcs=false", "-o", str(BINARY), "./cmd/kueue"],
+            ["go", "build", "-buildvcs=false", "-o", str(BINARY), "./cmd/kueue"],
             check=True,
             cwd=copy,
             env={**os.environ, "CGO_ENABLED": "0"},

@@ -12,6 +12,7 @@ from headway_api.trainingjob import TrainingJobStatus
 from headway_operator.cache import Cache, JobKey
 from headway_operator.cluster.client import (
     POD,
+    PRIORITY_CLASS,
     SERVICE,
     AlreadyExists,
     ApiError,
@@ -191,8 +192,9 @@ class Applier:
 
     async def _ask(self, job: Job, step: QueueStep) -> None:
         assert step.body is not None
-        call = self._client.create(WORKLOAD, job.namespace, step.body)
         try:
+            body = await self._with_priority(step.body)
+            call = self._client.create(WORKLOAD, job.namespace, body)
             made = await self._writer.write("create", WORKLOAD, call)
         except AlreadyExists:
             made = await self._existing(job, WORKLOAD, step.name)
@@ -211,6 +213,25 @@ class Applier:
             said = f"The API server refused Workload {step.name}: {error.message}"
             raise Blocked(Obstacle("Refused", said)) from error
         self._cache.put(WORKLOAD, made)
+
+    async def _with_priority(self, body: Object) -> Object:
+        """A Workload with the number that its priority class stands for: Kueue wants both.
+
+        Raises:
+            Blocked: there is no such class.
+        """
+        reference = body["spec"].get("priorityClassRef")
+        if reference is None:
+            return body
+        try:
+            found = await self._client.get(PRIORITY_CLASS, None, reference["name"])
+        except NotFound:
+            said = (
+                f"There is no PriorityClass {reference['name']}: create it, or change "
+                "scheduling.priorityClassName."
+            )
+            raise Blocked(Obstacle("Forbidden", said)) from None
+        return {**body, "spec": {**body["spec"], "priority": found.get("value", 0)}}
 
     # --- the job -----------------------------------------------------------------------------
 

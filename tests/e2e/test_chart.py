@@ -156,7 +156,12 @@ def test_with_watch_namespaces_no_right_on_pods_is_cluster_wide() -> None:
         for rule in role["rules"]
         for resource in rule.get("resources", [])
     ]
-    assert sorted(granted) == ["clustertrainingruntimes", "nodes", "resourceflavors"]
+    assert sorted(granted) == [
+        "clustertrainingruntimes",
+        "nodes",
+        "priorityclasses",
+        "resourceflavors",
+    ]
     bound = {item["metadata"]["namespace"] for item in of_kind(objects, "RoleBinding")}
     assert bound == {"default", "kube-public", SYSTEM}
 

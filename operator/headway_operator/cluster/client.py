@@ -61,6 +61,14 @@ EVENT: Final = Resource("", "v1", "events", "Event", has_status=False)
 NODE: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
 NAMESPACE: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 LEASE: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease", has_status=False)
+PRIORITY_CLASS: Final = Resource(
+    "scheduling.k8s.io",
+    "v1",
+    "priorityclasses",
+    "PriorityClass",
+    namespaced=False,
+    has_status=False,
+)
 CRD: Final = Resource(
     "apiextensions.k8s.io",
     "v1",

@@ -202,6 +202,7 @@ def given_back(workload: Workload, now: datetime) -> dict[str, Any]:
         ("Requeued", reason in _REQUEUED_AT_ONCE, reason, message),
         ("QuotaReserved", False, "Pending", message),
         ("Admitted", False, "NoReservation", "The workload has no reservation"),
+        ("PodsReady", False, "WaitForStart", "Not all pods are ready or succeeded"),
     ]
     return {"admission": None, "conditions": _with(workload, claims, now)}
 

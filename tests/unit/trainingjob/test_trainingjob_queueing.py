@@ -167,6 +167,7 @@ def test_an_evicted_job_saves_before_it_gives_its_quota_back() -> None:
     said = {c["type"]: (c["status"], c["reason"]) for c in step.body["status"]["conditions"]}
     assert said["QuotaReserved"] == ("False", "Pending")
     assert said["Admitted"] == ("False", "NoReservation")
+    assert said["PodsReady"] == ("False", "WaitForStart")
     assert said["Requeued"] == ("True", "Preempted")
     assert said["Evicted"] == ("True", "Preempted")  # Kueue takes it back with the next admission
     assert step.body["metadata"] == {"uid": "w", "resourceVersion": "5"}
