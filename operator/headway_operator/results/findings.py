@@ -35,7 +35,7 @@ class Result:
         runs: all of its runs, as they are or as they were recorded.
         job: the first run's TrainingJob; None once it is gone.
         why: why it was stopped, or has failed; empty when there is nothing to tell.
-        started: when its first TrainingJob was made, if that is still there.
+        started: when its first TrainingJob was made, if that is known.
         ended: when its last run ended, if that is known.
     """
 
@@ -268,15 +268,14 @@ def _results(view: View, jobs: Mapping[tuple[int, int], Object]) -> list[Result]
     for each in runs_of(view):
         own = places[each.trial.index]
         runs = [kept.get(place) or live[place] for place in own]
-        there = [jobs[place] for place in own if place in jobs]
-        started = [parsed(job["metadata"].get("creationTimestamp")) for job in there]
-        ended = [_ended(job.get("status") or {}) for job in there] if each.trial.ended else []
+        started = [parsed(run.made or None) for run in runs]
+        ended = [parsed(run.ended or None) for run in runs] if each.trial.ended else []
         found.append(
             Result(
                 trial=each.trial,
                 runs=runs,
                 job=jobs.get(own[0]),
-                why=_why(view.sweep.spec, each.trial, runs, there),
+                why=_why(view.sweep.spec, each.trial, runs),
                 started=min((time for time in started if time), default=None),
                 ended=max((time for time in ended if time), default=None),
             )
@@ -284,18 +283,7 @@ def _results(view: View, jobs: Mapping[tuple[int, int], Object]) -> list[Result]
     return found
 
 
-def _ended(status: Mapping[str, Any]) -> datetime | None:
-    if status.get("completionTime"):
-        return parsed(status["completionTime"])
-    rests = (
-        condition.get("lastTransitionTime")
-        for condition in status.get("conditions") or ()
-        if condition.get("type") == "Suspended" and condition.get("status") == "True"
-    )
-    return parsed(next(rests, None))
-
-
-def _why(spec: SweepSpec, trial: Trial, runs: Sequence[RunJob], jobs: Iterable[Object]) -> str:
+def _why(spec: SweepSpec, trial: Trial, runs: Sequence[RunJob]) -> str:
     """Why a trial was stopped, or has failed, in a sentence; empty for others."""
     if trial.state not in {"Stopped", "Failed"}:
         return ""
@@ -306,8 +294,7 @@ def _why(spec: SweepSpec, trial: Trial, runs: Sequence[RunJob], jobs: Iterable[O
     if failed is not None and not failed.uid:
         return "no TrainingJob can be made of its parameters (Event TrialRefused says why)"
     if failed is not None:
-        messages = {job["metadata"]["name"]: (job.get("status") or {}) for job in jobs}
-        return str(messages.get(failed.name, {}).get("message") or failed.reason or "it failed")
+        return failed.message or failed.reason or "it failed"
     return "; ".join(each for each in (said, _silence(spec, runs)) if each)
 
 

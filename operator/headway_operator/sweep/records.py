@@ -30,7 +30,7 @@ def record_name(sweep: str, index: int) -> str:
 def entry(job: RunJob) -> tuple[str, Object]:
     """Key and content of a run's record."""
     body = {
-        **{name: getattr(job, name) for name in _FIELDS},
+        **{name: getattr(job, name) for name in (*_FIELDS, "made", "ended", "message")},
         "params": dict(job.params),
         "attrs": dict(job.attrs),
         "pauseAt": job.pause_at,
@@ -73,6 +73,9 @@ def parsed(item: Mapping[str, Any]) -> Iterator[RunJob]:
             index, number = map(int, key.split("-"))
             yield RunJob(
                 **{name: body[name] for name in _FIELDS},
+                made=str(body.get("made") or ""),  # records of earlier versions lack these
+                ended=str(body.get("ended") or ""),
+                message=str(body.get("message") or ""),
                 version=0,
                 owner=controller_uid(item),
                 index=index,

@@ -16,6 +16,9 @@ from headway_operator.sweep.value import Observed, observed
 from headway_operator.trainingjob.times import parsed
 from headway_operator.trainingjob.view import Obstacle, controller_uid
 
+_SAID = 512
+"""Characters of a failure's message that are kept."""
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -65,6 +68,12 @@ class RunJob:
     observed: Mapping[str, Observed] = field(default_factory=dict)
     checkpoint: str = ""
     """Where its newest checkpoint is."""
+    made: str = ""
+    """When its TrainingJob was created."""
+    ended: str = ""
+    """When it ended, or came to rest; empty while it is under way."""
+    message: str = ""
+    """Why it has failed, in a sentence."""
     deleting: bool = False
 
 
@@ -131,8 +140,22 @@ def parse_run(item: Mapping[str, Any]) -> RunJob | None:
         active_seconds=status.get("activeSeconds") or 0,
         observed=observed(status.get("observations") or ()),
         checkpoint=(status.get("checkpoint") or {}).get("uri") or "",
+        made=metadata.get("creationTimestamp") or "",
+        ended=_ended(status),
+        message=(status.get("message") or "")[:_SAID] if status.get("phase") == "Failed" else "",
         deleting="deletionTimestamp" in metadata,
     )
+
+
+def _ended(status: Mapping[str, Any]) -> str:
+    if status.get("completionTime"):
+        return str(status["completionTime"])
+    rests = (
+        str(condition.get("lastTransitionTime"))
+        for condition in status.get("conditions") or ()
+        if condition.get("type") == "Suspended" and condition.get("status") == "True"
+    )
+    return next(rests, "")
 
 
 def unmade(name: str, index: int, params: Mapping[str, Scalar], attrs: Mapping[str, Any]) -> RunJob:

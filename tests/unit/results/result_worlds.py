@@ -141,6 +141,18 @@ def a_record(
     return {**body, "metadata": {**body["metadata"], **extra}}
 
 
+def of_an_earlier_version(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as 0.1.0's first builds wrote it."""
+    runs = record["spec"]["runs"]
+    lean = {
+        key: {
+            name: value for name, value in run.items() if name not in {"made", "ended", "message"}
+        }
+        for key, run in runs.items()
+    }
+    return {**record, "spec": {"runs": lean}}
+
+
 def course(last: float, steps: int = 30, points: int = 6) -> list[tuple[int, float]]:
     """Reports that fall to a value."""
     every = range(steps // points, steps + 1, steps // points)

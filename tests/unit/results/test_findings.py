@@ -4,7 +4,17 @@ import json
 from typing import Any
 
 import pytest
-from result_worlds import BEGAN, NOW, a_job, a_record, a_sweep, course, found, trained
+from result_worlds import (
+    BEGAN,
+    NOW,
+    a_job,
+    a_record,
+    a_sweep,
+    course,
+    found,
+    of_an_earlier_version,
+    trained,
+)
 
 from headway_operator.results.errors import ResultsError
 from headway_operator.results.findings import findings
@@ -136,7 +146,7 @@ def test_a_copy_of_a_population_costs_only_the_steps_since_it_was_copied() -> No
     assert [each.steps for each in found(sweep, *jobs).results] == [30, 10]
 
 
-def test_times_are_those_of_the_jobs_and_unknown_without_them() -> None:
+def test_times_are_those_of_the_jobs_also_once_only_records_are_left() -> None:
     sweep = a_sweep()
     jobs = [
         a_job(sweep, 0, PARAMS, {"loss": course(1.0)}),
@@ -149,7 +159,20 @@ def test_times_are_those_of_the_jobs_and_unknown_without_them() -> None:
     assert stopped.ended is not None
     assert running.ended is None
     (recorded,) = found(sweep, a_record(sweep, jobs[:1])).results
-    assert (recorded.started, recorded.ended) == (None, None)
+    assert (recorded.started, recorded.ended) == (first.started, first.ended)
+    (old,) = found(sweep, of_an_earlier_version(a_record(sweep, jobs[:1]))).results
+    assert (old.started, old.ended) == (None, None)
+
+
+def test_a_failure_is_told_in_its_jobs_words_also_once_only_its_record_is_left() -> None:
+    sweep = a_sweep()
+    job = a_job(sweep, 0, PARAMS, phase="Failed")
+    job["status"] |= {"reason": "OOMKilled", "message": "Worker 1 was OOMKilled."}
+    for items in ([job], [a_record(sweep, [job])]):
+        (failed,) = found(sweep, *items).results
+        assert failed.why == "Worker 1 was OOMKilled."
+    (old,) = found(sweep, of_an_earlier_version(a_record(sweep, [job]))).results
+    assert old.why == "OOMKilled"
 
 
 def test_an_ended_trial_is_settled_only_when_nothing_of_it_is_under_way() -> None:

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from result_worlds import a_job, a_record, a_sweep, course, found, trained
+from result_worlds import (
+    a_job,
+    a_record,
+    a_sweep,
+    course,
+    found,
+    of_an_earlier_version,
+    trained,
+)
 
 from headway_operator.results.errors import NotDrawnError
 from headway_operator.results.findings import Findings
@@ -134,8 +142,10 @@ def test_what_cant_be_drawn_is_a_sentence(here: Findings, plot: Plot, said: str)
 def test_a_timeline_is_not_made_up_for_trials_whose_times_are_gone() -> None:
     sweep = a_sweep()
     jobs = trained(sweep, 5)
+    record = of_an_earlier_version(a_record(sweep, jobs[:2]))
+    here = found(sweep, record, *jobs[2:])
     with pytest.raises(NotDrawnError, match="of 2 trials it is not known any more when they ran"):
-        interactive(found(sweep, a_record(sweep, jobs[:2]), *jobs[2:]), Plot(Kind.timeline))
+        interactive(here, Plot(Kind.timeline))
 
 
 def test_a_picture_of_another_kind_is_refused(searched: Findings, tmp_path: Path) -> None:
