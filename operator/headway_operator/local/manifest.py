@@ -98,7 +98,17 @@ def parse(text: str, resource: Resource = TRAINING_JOB) -> Manifest:
             raise ManifestError(_not_here(kind, resource))
     if len(jobs) != 1:
         raise ManifestError(f"the manifest has {len(jobs)} {resource.kind}s; it should have one")
-    return _without_gpu(Manifest(resource, _completed(resource, jobs[0]), tuple(others)))
+    return _without_gpu(
+        Manifest(resource, _completed(resource, jobs[0]), tuple(others), _notes(jobs[0], others))
+    )
+
+
+def _notes(job: Object, others: list[tuple[Resource, Object]]) -> tuple[str, ...]:
+    """What means something else here than in a cluster, and stays as it is."""
+    for document in (job, *(item for _, item in others)):
+        if "queueName" in (_job_spec(document).get("scheduling") or {}):
+            return ("spec.scheduling.queueName has no meaning here: nobody else waits",)
+    return ()
 
 
 def _check_numbers(documents: list[Any]) -> None:
@@ -129,7 +139,8 @@ def _without_gpu(manifest: Manifest) -> Manifest:
         return manifest
     note = "spec.gpu has no meaning here: every worker sees all GPUs of this machine, if any"
     others = tuple((resource, _gpu_removed(item)) for resource, item in manifest.others)
-    return Manifest(manifest.resource, _gpu_removed(manifest.job), others, (note,))
+    notes = (*manifest.notes, note)
+    return Manifest(manifest.resource, _gpu_removed(manifest.job), others, notes)
 
 
 def _gpu_removed(document: Object) -> Object:

@@ -7,12 +7,8 @@ import pytest
 import yaml
 from converting import WORKER, checks, mpijob, one, pytorchjob, spec_of, template, told, trainjob
 
-from headway.convert.unsupported import FIELDS
 from headway_api.kinds import TRAINING_JOB
-from headway_api.trainingjob import TrainingJobSpec
 from headway_api.validation import admit
-from headway_operator.trainingjob.stuck import Stuck
-from headway_operator.trainingjob.supported import check_supported
 
 RUN = ["mpirun", "-np", "2", "python", "horovod_train.py"]
 TORCHRUN = ["torchrun", "train.py"]
@@ -459,13 +455,3 @@ def test_an_init_container_and_a_sidecar_are_asked_about() -> None:
     text = checks(one(mpijob(RUN, worker)))
     assert f"{WORKER}.initContainers:" in text
     assert f"{WORKER}.containers[1]:" in text
-
-
-def test_fields_that_are_told_to_be_refused_are_refused() -> None:
-    values = {
-        "workers.elastic": {"workers": {"elastic": {"minReplicas": 1, "maxReplicas": 2}}},
-        "scheduling.queueName": {"scheduling": {"queueName": "q"}},
-    }
-    for field in FIELDS:
-        with pytest.raises(Stuck, match=field):
-            check_supported(TrainingJobSpec.model_validate(values[field]))

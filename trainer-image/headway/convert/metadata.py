@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from headway.convert import unsupported
 from headway.convert.fields import ConvertError
 from headway.convert.job import Job
 
@@ -56,8 +55,4 @@ def convert(job: Job) -> None:
 
 
 def _queue(job: Job) -> None:
-    queue = job.metadata.get("labels", {}).pop(QUEUE_LABEL, None)
-    if queue is None:
-        return
-    job.put("scheduling.queueName", queue)
-    unsupported.ask(f"metadata.labels.{QUEUE_LABEL}", "scheduling.queueName", job)
+    job.put("scheduling.queueName", job.metadata.get("labels", {}).pop(QUEUE_LABEL, None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from headway.convert import unsupported
 from headway.convert.fields import Fields
 from headway.convert.job import Job
 from headway_api.trainingjob import FailurePolicy
@@ -97,7 +96,6 @@ def _scheduling(policy: Fields, pods: int, job: Job) -> None:
         job.put("scheduling.queueName", queue)
         text = f"`{queue}` was a queue of Volcano: queueName is a local queue of Kueue"
         job.ask(policy.at("queue"), text, "spec.scheduling.queueName")
-        unsupported.ask(policy.at("queue"), "scheduling.queueName", job)
     job.put("scheduling.priorityClassName", policy.take("priorityClass", str))
     job.put("scheduling.startTimeoutSeconds", policy.take("scheduleTimeoutSeconds", int))
     fewest = policy.take("minAvailable", int)
