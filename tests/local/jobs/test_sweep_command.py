@@ -77,7 +77,8 @@ def test_asha_pauses_trials_at_rungs_and_promotes_the_best_from_their_checkpoint
         assert run.pods_of(trials[index]) == 1 + rungs_left, "one pod for each time it went on"
     reached = Counter(len(steps) for steps in trained.values())
     assert reached[STEPS] >= 1
-    assert reached[3] >= 5
+    # Trials that come one better than the other are all promoted, but for those before the third.
+    assert reached[3] >= 2
     best = max(trials, key=lambda index: value_of(trials[index], len(trained[index])))
     assert ended.status["best"]["index"] == best
     for index, state in states(ended.job).items():

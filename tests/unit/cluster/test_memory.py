@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -200,20 +199,3 @@ async def test_bookmarks_come_only_where_something_changed() -> None:
     events = [event async for event in busy]
     assert {event.type for event in events} == {"BOOKMARK"}
     assert events[-1].object["metadata"]["resourceVersion"] == version
-
-
-async def test_a_job_of_two_pods_costs_under_two_milliseconds() -> None:
-    """Simulations run thousands of these; ten times what it took when this was written."""
-    memory, jobs = cluster(), 300
-    begun = time.process_time()
-    for index in range(jobs):
-        job = await put(memory, f"job-{index}", spec={"replicas": 2})
-        for worker in range(2):
-            name = f"job-{index}-{worker}"
-            await put(memory, name, POD, spec={"containers": []}, metadata=owner_of(job))
-            memory.bind(NAMESPACE, name, "node-1")
-            status = {"status": {"phase": "Running"}}
-            await memory.patch(POD, NAMESPACE, name, status, subresource="status")
-    spent = (time.process_time() - begun) / jobs
-    print(f"{spent * 1e6:.0f} us per job")
-    assert spent < 0.002
